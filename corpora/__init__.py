@@ -1,0 +1,1 @@
+"""Files become dialogues, and dialogues become prompt-reply pairs: readers, loaders, splits, samples."""

@@ -1,0 +1,1 @@
+"""A tuned model and test pairs become replies, and replies become scores."""

@@ -1,0 +1,1 @@
+"""The command line, the plan, the sweep and one trial's straight line; the only room that knows Ray."""

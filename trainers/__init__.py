@@ -1,0 +1,1 @@
+"""Pairs and a model become a tuned model; the only room that knows trl and peft."""

@@ -1,0 +1,109 @@
+"""Text to tokens, the same way for training and for generation.
+
+Prompt and reply are tokenised apart and joined as ids, so that the tokens a model is asked to
+continue are exactly those it was trained to continue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from corpora.dialogue import Pair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED_LABEL = -100
+"""Label of a token that does not count in the loss (PyTorch's and Hugging Face's convention)."""
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """One training example of T tokens."""
+
+    input_ids: list[int]
+    """T token ids: prompt, reply, end of text."""
+    labels: list[int]
+    """T labels: the token id where the token counts in the loss, else -100."""
+    reply_truncated: bool
+    """Whether the reply lost tokens to the length limit."""
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, template: str, max_tokens: int
+) -> list[int]:
+    """Token ids of a prompt in its template, at most `max_tokens` of them.
+
+    The template's own tokens are kept; what is cut is the oldest of the patient's words, because
+    the reply answers the newest.
+
+    Args:
+        tokenizer: of the model that will read the ids.
+        prompt: the patient's words.
+        template: text with `{prompt}` where the words go.
+        max_tokens: longest result, in tokens.
+    """
+    head, _, tail = template.partition("{prompt}")
+    # The head's trailing space belongs to the first word for byte-level BPE, hence one call for all.
+    whole = _ids(tokenizer, head + prompt + tail)
+    if len(whole) <= max_tokens:
+        return whole
+    head_ids, tail_ids = _ids(tokenizer, head.rstrip(" ")), _ids(tokenizer, tail)
+    room = max_tokens - len(head_ids) - len(tail_ids)
+    if room <= 0:
+        return whole[-max_tokens:]
+    words = _ids(tokenizer, " " + prompt if head.endswith(" ") else prompt)
+    return head_ids + words[-room:] + tail_ids
+
+
+def encode_reply(tokenizer: PreTrainedTokenizerBase, reply: str) -> list[int]:
+    """Token ids of a reply with its leading space and its end-of-text token.
+
+    Args:
+        tokenizer: of the model that will be trained; must have an `eos_token_id`.
+        reply: the therapist's words.
+    """
+    eos = tokenizer.eos_token_id
+    if not isinstance(eos, int):
+        raise TypeError(f"a single end-of-text token id is needed, got {eos!r}")
+    return [*_ids(tokenizer, " " + reply), eos]
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase,
+    pair: Pair,
+    *,
+    template: str,
+    max_length: int,
+    loss_on_prompt: bool,
+) -> EncodedPair:
+    """One pair as a training example of at most `max_length` tokens.
+
+    The prompt gives way first, down to a quarter of the length; only then is the reply cut at its
+    end (and then it has no end-of-text token, because it does not end there).
+
+    Args:
+        tokenizer: of the model that will be trained.
+        pair: prompt and reference reply.
+        template: text with `{prompt}` where the patient's words go.
+        max_length: longest result, in tokens.
+        loss_on_prompt: whether the prompt's tokens count in the loss.
+    """
+    reply_ids = encode_reply(tokenizer, pair.reference)
+    prompt_room = max(max_length // 4, max_length - len(reply_ids))
+    prompt_ids = encode_prompt(tokenizer, pair.prompt, template, prompt_room)
+    room = max_length - len(prompt_ids)
+    truncated = len(reply_ids) > room
+    reply_ids = reply_ids[:room]
+    prompt_labels = prompt_ids if loss_on_prompt else [IGNORED_LABEL] * len(prompt_ids)
+    return EncodedPair(
+        input_ids=prompt_ids + reply_ids,
+        labels=list(prompt_labels) + reply_ids,
+        reply_truncated=truncated,
+    )
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return [int(i) for i in ids]

@@ -1,0 +1,30 @@
+"""What can go wrong in training, by class; each class has its own answer in the sweep."""
+
+from __future__ import annotations
+
+from search_spaces.errors import InputError
+
+
+class ModelError(InputError, ValueError):
+    """A model, its files or its tokenizer are missing or cannot be used as asked."""
+
+
+class DivergedError(ArithmeticError):
+    """The loss became NaN or infinite; training longer or again cannot help.
+
+    Args:
+        step: optimiser step at which it was seen.
+        loss: the value seen.
+    """
+
+    def __init__(self, step: int, loss: float) -> None:
+        self.step = step
+        self.loss = loss
+        super().__init__(
+            f"training loss must stay finite, but got {loss} at step {step}; "
+            "a lower learning_rate, more warmup_steps or a smaller max_grad_norm may help"
+        )
+
+    def __reduce__(self) -> tuple[type[DivergedError], tuple[int, float]]:
+        """Pickle by arguments, so that the error survives the way back from a Ray worker."""
+        return (type(self), (self.step, self.loss))

@@ -1,0 +1,171 @@
+"""From a model's name to its files: what is here, what can be fetched, what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_spaces.errors import nearest_choice, one_problem
+from search_spaces.spec import SplitSpec
+from trainers.errors import ModelError
+from trainers.fingerprint import folder_fingerprint
+from trainers.laptop_models import LAPTOP_MODELS, laptop_folder, laptop_recipe
+from trainers.storage import models_folder
+
+_HUB_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model")
+_HUB_NOT_FILES = ("onnx/*", "*.msgpack", "*.h5", "*.ot", "*.tflite", "coreml/*")
+_HUB_TIMEOUT_S = 5.0
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A causal language model's files, before any tuning."""
+
+    name: str
+    """As the trial's specification calls it."""
+    folder: Path | None
+    """Where its files are; absent while they have to be fetched or made first."""
+    fingerprint: str
+    """Equal for equal weights: a content hash, a hub commit, or a laptop model's recipe."""
+
+
+def find_model(name: str, split: SplitSpec) -> Pretrained:
+    """What is known of a model without fetching or making it.
+
+    Looked for, in this order: a laptop model; a folder of that path; a folder of that name under
+    `models/` (or `ORCHESTRATOR_MODELS`); the Hugging Face cache; the hub.
+
+    Args:
+        name: Hugging Face name, folder, or laptop model name.
+        split: division of the bundled corpus, because a laptop model reads its training part.
+
+    Raises:
+        ModelError: nowhere to be had, or a folder that lacks files; says which and where to put them.
+    """
+    if name in LAPTOP_MODELS:
+        folder = laptop_folder(name, split)
+        ready = (folder / "config.json").is_file()
+        return Pretrained(name, folder if ready else None, laptop_recipe(name, split))
+    for folder in (Path(name).expanduser(), models_folder() / name):
+        if folder.is_dir():
+            check_model_folder(name, folder)
+            return Pretrained(name, folder.resolve(), folder_fingerprint(folder))
+    if name.startswith((".", "/", "~")):
+        raise ModelError(
+            one_problem(
+                "model", "", "the folder must exist", name, _nearest_folder(Path(name).expanduser())
+            )
+        )
+    cached = _cached_snapshot(name)
+    if cached is not None:
+        check_model_folder(name, cached)
+        return Pretrained(name, cached, f"hub:{cached.name}")
+    return Pretrained(name, None, f"hub:{_hub_commit(name)}")
+
+
+def fetch_model(name: str, split: SplitSpec) -> Pretrained:
+    """A model whose files are here afterwards: fetched from the hub where needed.
+
+    Laptop models are not made here (see `trainers/laptop_models.py`): making them takes minutes
+    and belongs to the sweep's schedule.
+
+    Args:
+        name: Hugging Face name, folder, or laptop model name.
+        split: as for `find_model`.
+
+    Raises:
+        ModelError: nowhere to be had.
+    """
+    found = find_model(name, split)
+    if found.folder is not None:
+        return found
+    if name in LAPTOP_MODELS:
+        raise ModelError(one_problem("model", "", "the laptop model must be made first", name))
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name, allow_patterns=list(_HUB_FILES), ignore_patterns=list(_HUB_NOT_FILES)
+        )
+    except (OSError, ValueError) as error:
+        raise _missing(name, str(error)) from error
+    check_model_folder(name, Path(folder))
+    return Pretrained(name, Path(folder), f"hub:{Path(folder).name}")
+
+
+def check_model_folder(name: str, folder: Path) -> None:
+    """See that a folder holds what a causal language model needs.
+
+    Args:
+        name: as the user wrote it, for the message.
+        folder: the folder to look into.
+
+    Raises:
+        ModelError: lists every kind of file that is missing.
+    """
+    missing = []
+    if not (folder / "config.json").is_file():
+        missing.append("config.json")
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        missing.append("model.safetensors")
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        missing.append("tokenizer.json (or vocab.json and merges.txt)")
+    if missing:
+        raise ModelError(
+            one_problem("model", str(folder), f"the folder must hold {', '.join(missing)}", name)
+        )
+
+
+def _cached_snapshot(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except (OSError, HFValidationError):
+        return None  # Not in the cache, or not a name the hub could know: the hub's answer decides.
+    # A snapshot of which only the configuration was fetched is no model yet.
+    return folder if any(folder.glob("*.safetensors")) else None
+
+
+def _hub_commit(name: str) -> str:
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        raise _missing(name, "HF_HUB_OFFLINE is set")
+    try:
+        commit = HfApi().model_info(name, timeout=_HUB_TIMEOUT_S).sha
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        raise _missing(name, f"the hub did not give it ({type(error).__name__})") from error
+    if commit is None:
+        raise _missing(name, "the hub names no commit for it")
+    return commit
+
+
+def _missing(name: str, why: str) -> ModelError:
+    place = models_folder() / name
+    return ModelError(
+        one_problem(
+            "model",
+            "",
+            "model files are needed (config.json, generation_config.json, model.safetensors, "
+            f"tokenizer.json or vocab.json and merges.txt) and are not here: {why}. "
+            f"Put them into {place}, or pass the folder that holds them as the model, "
+            f"or fetch them where the hub can be reached with `hf download {name}`, "
+            "or use --scale laptop, which needs no download",
+            name,
+            nearest_choice(name, [*LAPTOP_MODELS, "gpt2-medium", "gpt2-large"])
+            if name not in ("gpt2-medium", "gpt2-large")
+            else "",
+        )
+    )
+
+
+def _nearest_folder(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    near = nearest_choice(path.name, [p.name for p in path.parent.iterdir() if p.is_dir()])
+    return str(path.parent / near) if near else ""
