@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 IGNORED_LABEL = -100
 """Label of a token that does not count in the loss (PyTorch's and Hugging Face's convention)."""
 
+_WORD_STARTS = ("\u0120", "\u2581")
+"""How byte-level BPE and SentencePiece mark a token that begins with a space."""
+
+_LONGEST_WORD = 8
+"""A longer run of tokens without a space is no word: it is cut where the length says."""
+
 
 @dataclass(frozen=True)
 class EncodedPair:
@@ -54,7 +60,7 @@ def encode_prompt(
     if room <= 0:
         return whole[-max_tokens:]
     words = _ids(tokenizer, " " + prompt if head.endswith(" ") else prompt)
-    return head_ids + words[-room:] + tail_ids
+    return head_ids + _from_word_start(tokenizer, words[-room:]) + tail_ids
 
 
 def encode_reply(tokenizer: PreTrainedTokenizerBase, reply: str) -> list[int]:
@@ -102,6 +108,14 @@ def encode_pair(
         labels=list(prompt_labels) + reply_ids,
         reply_truncated=truncated,
     )
+
+
+def _from_word_start(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    """The ids from the first that starts a word on, so that their text has the same ids again."""
+    for start, token in enumerate(tokenizer.convert_ids_to_tokens(ids[:_LONGEST_WORD])):
+        if token.startswith(_WORD_STARTS):
+            return ids[start:]
+    return ids
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from corpora.read import read_corpus
 from corpora.splits import split_sessions
+
 from search_spaces.spec import CorpusSpec, SplitSpec
 from trainers.storage import cache_folder
 

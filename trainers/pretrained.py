@@ -83,13 +83,14 @@ def fetch_model(name: str, split: SplitSpec) -> Pretrained:
     if name in LAPTOP_MODELS:
         raise ModelError(one_problem("model", "", "the laptop model must be made first", name))
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         folder = snapshot_download(
             name, allow_patterns=list(_HUB_FILES), ignore_patterns=list(_HUB_NOT_FILES)
         )
-    except (OSError, ValueError) as error:
-        raise _missing(name, str(error)) from error
+    except (OSError, HfHubHTTPError) as error:
+        raise _missing(name, str(error).strip().splitlines()[0]) from error
     check_model_folder(name, Path(folder))
     return Pretrained(name, Path(folder), f"hub:{Path(folder).name}")
 
@@ -130,19 +131,15 @@ def _cached_snapshot(name: str) -> Path | None:
 
 
 def _hub_commit(name: str) -> str:
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    if HF_HUB_OFFLINE:
-        raise _missing(name, "HF_HUB_OFFLINE is set")
     try:
-        commit = HfApi().model_info(name, timeout=_HUB_TIMEOUT_S).sha
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        raise _missing(name, f"the hub did not give it ({type(error).__name__})") from error
-    if commit is None:
-        raise _missing(name, "the hub names no commit for it")
-    return commit
+        # The small configuration file is enough to learn the commit; weights wait for the trial.
+        file = hf_hub_download(name, "config.json", etag_timeout=_HUB_TIMEOUT_S)
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise _missing(name, str(error).strip().splitlines()[0]) from error
+    return Path(file).parent.name
 
 
 def _missing(name: str, why: str) -> ModelError:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A model ready to generate, and what it cost in parameters."""
+    """A model ready to generate, and what tuning it came to."""
 
     model: PreTrainedModel | PeftModel
     """In evaluation mode, on the device it was tuned on."""
@@ -24,3 +24,9 @@ class TunedModel:
     """Parameters that training could change; 0 for an untrained model."""
     total_parameters: int
     """All parameters, the trainable ones included."""
+    train_loss: float | None = None
+    """Mean loss per counted token over the last logged steps; absent for an untrained model."""
+    valid_loss: float | None = None
+    """Mean loss per counted token over the validation pairs, after training."""
+    truncated_references: int = 0
+    """Training replies that lost tokens to `max_length`."""

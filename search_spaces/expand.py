@@ -1,0 +1,164 @@
+"""From a stage to its trials: every combination once, none that a method makes equal twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from search_spaces.errors import SearchSpaceError, one_problem
+from search_spaces.fields import PARTS, method_fields, trial_fields
+from search_spaces.space import MethodEntry, SearchSpace, Stage
+from search_spaces.spec import (
+    BaseSettings,
+    DecodingSpec,
+    DeltaSettings,
+    Scale,
+    TrainingSpec,
+    TrialSpec,
+)
+
+_MODEL_AT_SCALE: dict[str, dict[Scale, str]] = {
+    "medium": {"paper": "gpt2-medium", "laptop": "laptop-medium"},
+    "large": {"paper": "gpt2-large", "laptop": "laptop-large"},
+}
+_PEFT_READS = {
+    "lora": {"rank", "alpha", "dropout", "target_modules"},
+    "ia3": {"target_modules"},
+    "prefix": {"num_virtual_tokens"},
+    "prompt": {"num_virtual_tokens"},
+    "p-tuning": {"num_virtual_tokens"},
+    "ln-tuning": set[str](),
+    "bitfit": set[str](),
+}
+
+
+def expand_stage(
+    space: SearchSpace, stage: Stage, scale: Scale, corpus: str | None, winner: TrialSpec | None
+) -> tuple[TrialSpec, ...]:
+    """The trials of a stage, in the order its file names them, each once.
+
+    Args:
+        space: the search space, for its defaults, scales and settings.
+        stage: one of its stages.
+        scale: which of the space's scale settings apply, and what `medium` and `large` mean.
+        corpus: overrides the space's corpus where given.
+        winner: the trial that the stage builds on, where it builds on one.
+
+    Raises:
+        SearchSpaceError: the stage has no model, or leaves no trial.
+    """
+    trials: dict[TrialSpec, None] = {}
+    for entry, point, seed in itertools.product(stage.methods, _points(stage), stage.seeds):
+        values = _settings(space, scale, winner) | dict(point)
+        if corpus is not None:
+            values["corpus"] = corpus
+        spec = _trial(space, entry, values, seed, scale, winner)
+        if not any(_matches(spec, rule, scale) for rule in stage.exclude):
+            trials.setdefault(_as_read(spec))
+    if not trials:
+        raise SearchSpaceError(
+            one_problem(space.name, f"stage {stage.name}", "`exclude` leaves no trial to run")
+        )
+    return tuple(trials)
+
+
+def field_value(spec: TrialSpec, name: str) -> Any:
+    """A trial's field by its bare name; None where its method has no such setting.
+
+    Args:
+        spec: the trial.
+        name: e.g. `learning_rate`, `rank`, `kind`.
+    """
+    if name == "kind":
+        return spec.method.kind
+    part = trial_fields()[name].part
+    return getattr(getattr(spec, part) if part else spec, name, None)
+
+
+def model_at_scale(name: str, scale: Scale) -> str:
+    """What a model's name means at a scale; names other than `medium` and `large` are themselves."""
+    return _MODEL_AT_SCALE.get(name, {}).get(scale, name)
+
+
+def _settings(space: SearchSpace, scale: Scale, winner: TrialSpec | None) -> dict[str, Any]:
+    if winner is not None:
+        # The winner was made with the same defaults and scale: it already holds them.
+        return {"loader": winner.loader, "model": winner.model}
+    return {**space.defaults, **space.scales.get(scale, {}), **space.fixed}
+
+
+def _points(stage: Stage) -> Iterator[Mapping[str, Any]]:
+    zipped = [
+        dict(zip(stage.zipped, values, strict=True))
+        for values in zip(*stage.zipped.values(), strict=True)
+    ]
+    for values in itertools.product(*stage.grid.values()):
+        for pairs in zipped or [{}]:
+            yield dict(zip(stage.grid, values, strict=True)) | pairs
+
+
+def _trial(
+    space: SearchSpace,
+    entry: MethodEntry,
+    values: dict[str, Any],
+    seed: int,
+    scale: Scale,
+    winner: TrialSpec | None,
+) -> TrialSpec:
+    own = {
+        name: value
+        for name, value in values.items()
+        if name in method_fields(entry.settings.kind) and name not in entry.written
+    }
+    values = values | dict(entry.overrides)
+    if "model" not in values:
+        raise SearchSpaceError(
+            one_problem(space.name, "", "no `model` is named in `grid`, `defaults` or `methods`")
+        )
+    parts = {
+        part: dataclasses.replace(
+            getattr(winner, part) if winner is not None else cls(),
+            **{name: value for name, value in values.items() if trial_fields()[name].part == part},
+        )
+        for part, cls in PARTS.items()
+    }
+    return TrialSpec(
+        model=model_at_scale(str(values["model"]), scale),
+        method=dataclasses.replace(entry.settings, **own),
+        loader=values.get("loader", "v1"),
+        seed=seed,
+        **parts,
+    )
+
+
+def _matches(spec: TrialSpec, rule: Mapping[str, Any], scale: Scale) -> bool:
+    return all(
+        field_value(spec, name) == (model_at_scale(value, scale) if name == "model" else value)
+        for name, value in rule.items()
+    )
+
+
+def _as_read(spec: TrialSpec) -> TrialSpec:
+    """The trial with every field that nothing reads at its default, so that equal trials are equal."""
+    method, training, decoding, seed = spec.method, spec.training, spec.decoding, spec.seed
+    if isinstance(method, DeltaSettings):
+        read = _PEFT_READS[method.peft_type] | {"kind", "peft_type"}
+        method = DeltaSettings(
+            **{
+                f.name: getattr(method, f.name)
+                for f in dataclasses.fields(method)
+                if f.name in read
+            }
+        )
+    if decoding.protocol == "chatmgl":
+        fixed = DecodingSpec()
+        decoding = dataclasses.replace(
+            decoding, max_new_tokens=fixed.max_new_tokens, length_penalty=fixed.length_penalty
+        )
+    if isinstance(method, BaseSettings):
+        training = TrainingSpec(max_length=training.max_length, loss_on=training.loss_on)
+        if decoding.protocol == "clean":
+            seed = 0  # Beam search draws nothing at random.
+    return dataclasses.replace(spec, method=method, training=training, decoding=decoding, seed=seed)

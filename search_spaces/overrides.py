@@ -1,0 +1,94 @@
+"""`--set key=value`: the command line's word over a search space's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from search_spaces.errors import Problem, SearchSpaceError, nearest_choice
+from search_spaces.fields import check_value, is_list_field, trial_fields
+from search_spaces.space import SearchSpace
+
+_OPTION = "--set"
+
+
+def apply_settings(space: SearchSpace, settings: tuple[str, ...]) -> SearchSpace:
+    """The search space with fields set from the command line.
+
+    A setting replaces defaults, scale settings and axes; a list of values becomes an axis of every
+    stage that is not built on a winner. What a `methods` entry says of itself stays, because it is
+    what makes that row.
+
+    Args:
+        space: as its file says.
+        settings: `key=value`, values written as in YAML; `seeds` and `name` can be set too.
+
+    Raises:
+        SearchSpaceError: with everything that is wrong.
+    """
+    problems: list[Problem] = []
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            problems.append(Problem(_OPTION, "", "must be written key=value", repr(setting)))
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            problems.append(Problem(_OPTION, key, "the value is not valid YAML", repr(text)))
+            continue
+        space, wrong = _apply(space, key, value)
+        problems += wrong
+    if problems:
+        raise SearchSpaceError(problems)
+    return space
+
+
+def _apply(space: SearchSpace, key: str, value: Any) -> tuple[SearchSpace, list[Problem]]:
+    if key == "seeds":
+        seeds, problems = _values("seed", key, value if isinstance(value, list) else [value])
+        stages = tuple(replace(stage, seeds=tuple(seeds)) for stage in space.stages)
+        return replace(space, stages=stages), problems
+    if key not in trial_fields():
+        near = nearest_choice(key, [*trial_fields(), "seeds"])
+        return space, [Problem(_OPTION, key, "unknown field", repr(key), near)]
+    many = isinstance(value, list) and not (
+        is_list_field(key) and not any(isinstance(one, list) for one in value)
+    )
+    values, problems = _values(key, key, value if many else [value])
+    if problems:
+        return space, problems
+    if key == "seed":
+        stages = tuple(replace(stage, seeds=tuple(values)) for stage in space.stages)
+        return replace(space, stages=stages), []
+    stages = tuple(
+        replace(
+            stage,
+            grid=_without(stage.grid, key)
+            | ({key: tuple(values)} if len(values) > 1 and stage.winner_of is None else {}),
+            zipped=_without(stage.zipped, key),
+        )
+        for stage in space.stages
+    )
+    fixed = {**space.fixed, key: values[0]} if len(values) == 1 else _without(space.fixed, key)
+    return replace(space, stages=stages, fixed=fixed), []
+
+
+def _values(field: str, key: str, listed: list[Any]) -> tuple[list[Any], list[Problem]]:
+    values: list[Any] = []
+    problems: list[Problem] = []
+    if not listed:
+        problems.append(Problem(_OPTION, key, "needs at least one value", "[]"))
+    for one in listed:
+        checked, wrong = check_value(field, one, _OPTION, key)
+        problems += wrong
+        if not wrong and checked not in values:
+            values.append(checked)
+    return values, problems
+
+
+def _without(mapping: Any, key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}

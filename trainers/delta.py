@@ -1,0 +1,163 @@
+"""`delta`: parameter-efficient tuning; a frozen base and a small trained part.
+
+Sources: LoRA (Hu et al. 2021), prefix tuning (Li and Liang 2021), prompt tuning (Lester et al.
+2021), P-tuning (Liu et al. 2021), IA3 (Liu et al. 2022), LN tuning (Qi et al. 2022) by PEFT;
+BitFit (Ben Zaken et al. 2021) by hand, because PEFT has no type for "the biases alone".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from corpora.dialogue import PairSplits
+from search_spaces.errors import one_problem
+from search_spaces.spec import DeltaSettings, TrialSpec
+from trainers.errors import ModelError
+from trainers.examples import check_length, encode_splits
+from trainers.loading import load_model
+from trainers.progress import OnEpoch
+from trainers.saving import save_model
+from trainers.supervised import train_supervised
+from trainers.tuned import TunedModel
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
+
+
+def train_delta(
+    spec: TrialSpec,
+    settings: DeltaSettings,
+    source: Path,
+    pairs: PairSplits,
+    workdir: Path,
+    on_epoch: OnEpoch,
+) -> TunedModel:
+    """Tune a small part of a model, or a small addition to it.
+
+    Args:
+        spec: the trial.
+        settings: which part, and how large.
+        source: folder of the model to start from.
+        pairs: training and validation pairs.
+        workdir: the trial's folder; the adapter is saved under `model/` in PEFT's format
+            (BitFit: as a whole model).
+        on_epoch: told of every finished epoch.
+
+    Raises:
+        ModelError: the model cannot be loaded, is too short, or lacks what is to be tuned.
+        DivergedError: the loss became NaN or infinite.
+    """
+    from transformers import set_seed
+
+    set_seed(spec.seed)
+    base, tokenizer = load_model(source)
+    check_length(base.config, spec, virtual_tokens(settings))
+    model = _open_biases(base) if settings.peft_type == "bitfit" else _adapt(base, settings)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    train, valid, truncated = encode_splits(tokenizer, pairs, spec)
+    train_loss, valid_loss = train_supervised(
+        model, tokenizer, spec, train, valid, workdir, on_epoch
+    )
+    folder = workdir / "model"
+    save_model(model, tokenizer, spec, folder)
+    return TunedModel(
+        model=model,
+        tokenizer=tokenizer,
+        folder=folder,
+        trainable_parameters=trainable,
+        total_parameters=total,
+        train_loss=train_loss,
+        valid_loss=valid_loss,
+        truncated_references=truncated,
+    )
+
+
+def virtual_tokens(settings: DeltaSettings) -> int:
+    """Positions that the method takes in front of the text.
+
+    Args:
+        settings: the method's.
+    """
+    learned = settings.peft_type in ("prefix", "prompt", "p-tuning")
+    return settings.num_virtual_tokens if learned else 0
+
+
+def _adapt(base: PreTrainedModel, settings: DeltaSettings) -> PeftModel:
+    from peft import get_peft_model
+
+    try:
+        return get_peft_model(base, _peft_config(base, settings))
+    except ValueError as error:
+        raise ModelError(
+            one_problem(
+                "search space",
+                "target_modules",
+                f"{settings.peft_type} cannot be applied to a {base.config.model_type} model: "
+                f"{str(error).splitlines()[0]}",
+                ", ".join(settings.target_modules or ()),
+            )
+        ) from error
+
+
+def _peft_config(base: PreTrainedModel, settings: DeltaSettings) -> PeftConfig:
+    import peft
+
+    causal = peft.TaskType.CAUSAL_LM
+    targets = list(settings.target_modules) if settings.target_modules else None
+    # GPT-2 keeps its weights transposed (Conv1D).
+    transposed = base.config.model_type == "gpt2"
+    match settings.peft_type:
+        case "lora":
+            return peft.LoraConfig(
+                task_type=causal,
+                r=settings.rank,
+                lora_alpha=settings.alpha,
+                lora_dropout=settings.dropout,
+                target_modules=targets,
+                fan_in_fan_out=transposed,
+            )
+        case "ia3":
+            return peft.IA3Config(
+                task_type=causal, target_modules=targets, fan_in_fan_out=transposed
+            )
+        case "prefix":
+            return peft.PrefixTuningConfig(
+                task_type=causal, num_virtual_tokens=settings.num_virtual_tokens
+            )
+        case "prompt":
+            return peft.PromptTuningConfig(
+                task_type=causal, num_virtual_tokens=settings.num_virtual_tokens
+            )
+        case "p-tuning":
+            return peft.PromptEncoderConfig(
+                task_type=causal,
+                num_virtual_tokens=settings.num_virtual_tokens,
+                encoder_hidden_size=base.config.hidden_size,
+            )
+        case "ln-tuning":
+            return peft.LNTuningConfig(task_type=causal)
+        case "bitfit":
+            raise AssertionError("BitFit has no PEFT configuration")
+        case _:
+            assert_never(settings.peft_type)
+
+
+def _open_biases(base: PreTrainedModel) -> PreTrainedModel:
+    biases = 0
+    for name, parameter in base.named_parameters():
+        parameter.requires_grad = name.endswith(".bias")
+        biases += parameter.requires_grad
+    if not biases:
+        raise ModelError(
+            one_problem(
+                "search space",
+                "peft_type",
+                f"bitfit tunes biases, and a {base.config.model_type} model has none",
+                "bitfit",
+                "ln-tuning",
+            )
+        )
+    return base
