@@ -54,12 +54,12 @@ class Pair:
     """One prompt and the reply that the corpus gives to it."""
 
     pair_id: str
-    """`<session>:<turn of the reply>`, unique within a loader."""
+    """`<session>:<turn>`, unique within a loader: the reply's first turn, in v2 the patient's last."""
     session: str
     prompt: str
     reference: str
     act: str | None = None
-    """Dialogue act of the reply's first utterance."""
+    """Dialogue act of the reply's first utterance; in v2, of the newest response's."""
 
 
 @dataclass(frozen=True)
