@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from corpora.read import read_corpus
 from corpora.splits import split_sessions
-
 from search_spaces.spec import CorpusSpec, SplitSpec
 from trainers.storage import cache_folder
 
@@ -49,8 +48,8 @@ class LaptopModel:
 
 
 LAPTOP_MODELS = {
-    "laptop-medium": LaptopModel(n_layer=4, n_embd=128, n_head=4, epochs=16),
-    "laptop-large": LaptopModel(n_layer=6, n_embd=192, n_head=6, epochs=16),
+    "laptop-medium": LaptopModel(n_layer=4, n_embd=128, n_head=4, epochs=12),
+    "laptop-large": LaptopModel(n_layer=6, n_embd=160, n_head=5, epochs=12),
 }
 """Stand-ins for `medium` and `large` at laptop scale."""
 

@@ -9,12 +9,10 @@ from search_spaces.errors import nearest_choice, one_problem
 from search_spaces.spec import SplitSpec
 from trainers.errors import ModelError
 from trainers.fingerprint import folder_fingerprint
+from trainers.hub import HubError, cached_snapshot, describe, download, has_weights
 from trainers.laptop_models import LAPTOP_MODELS, laptop_folder, laptop_recipe
 from trainers.storage import models_folder
 
-_HUB_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model")
-_HUB_NOT_FILES = ("onnx/*", "*.msgpack", "*.h5", "*.ot", "*.tflite", "coreml/*")
-_HUB_TIMEOUT_S = 5.0
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
 
 
@@ -57,11 +55,14 @@ def find_model(name: str, split: SplitSpec) -> Pretrained:
                 "model", "", "the folder must exist", name, _nearest_folder(Path(name).expanduser())
             )
         )
-    cached = _cached_snapshot(name)
+    cached = cached_snapshot(name)
     if cached is not None:
         check_model_folder(name, cached)
         return Pretrained(name, cached, f"hub:{cached.name}")
-    return Pretrained(name, None, f"hub:{_hub_commit(name)}")
+    try:
+        return Pretrained(name, None, f"hub:{describe(name).commit}")
+    except HubError as error:
+        raise _missing(name, str(error)) from error
 
 
 def fetch_model(name: str, split: SplitSpec) -> Pretrained:
@@ -82,17 +83,12 @@ def fetch_model(name: str, split: SplitSpec) -> Pretrained:
         return found
     if name in LAPTOP_MODELS:
         raise ModelError(one_problem("model", "", "the laptop model must be made first", name))
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
-        folder = snapshot_download(
-            name, allow_patterns=list(_HUB_FILES), ignore_patterns=list(_HUB_NOT_FILES)
-        )
-    except (OSError, HfHubHTTPError) as error:
-        raise _missing(name, str(error).strip().splitlines()[0]) from error
-    check_model_folder(name, Path(folder))
-    return Pretrained(name, Path(folder), f"hub:{Path(folder).name}")
+        folder = download(name)
+    except HubError as error:
+        raise _missing(name, str(error)) from error
+    check_model_folder(name, folder)
+    return Pretrained(name, folder, f"hub:{folder.name}")
 
 
 def check_model_folder(name: str, folder: Path) -> None:
@@ -108,7 +104,7 @@ def check_model_folder(name: str, folder: Path) -> None:
     missing = []
     if not (folder / "config.json").is_file():
         missing.append("config.json")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+    if not has_weights(folder):
         missing.append("model.safetensors")
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         missing.append("tokenizer.json (or vocab.json and merges.txt)")
@@ -116,30 +112,6 @@ def check_model_folder(name: str, folder: Path) -> None:
         raise ModelError(
             one_problem("model", str(folder), f"the folder must hold {', '.join(missing)}", name)
         )
-
-
-def _cached_snapshot(name: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-    except (OSError, HFValidationError):
-        return None  # Not in the cache, or not a name the hub could know: the hub's answer decides.
-    # A snapshot of which only the configuration was fetched is no model yet.
-    return folder if any(folder.glob("*.safetensors")) else None
-
-
-def _hub_commit(name: str) -> str:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        # The small configuration file is enough to learn the commit; weights wait for the trial.
-        file = hf_hub_download(name, "config.json", etag_timeout=_HUB_TIMEOUT_S)
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        raise _missing(name, str(error).strip().splitlines()[0]) from error
-    return Path(file).parent.name
 
 
 def _missing(name: str, why: str) -> ModelError:

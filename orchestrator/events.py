@@ -1,0 +1,47 @@
+"""What happens to trials while a sweep runs, for whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A worker has taken the trial."""
+
+    trial_id: str
+
+
+@dataclass(frozen=True)
+class TrialProgressed:
+    """An epoch of the trial is over."""
+
+    trial_id: str
+    epoch: float
+    step: int
+    total_steps: int
+    train_loss: float | None
+    valid_loss: float
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """The trial's result is in place."""
+
+    trial_id: str
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """The trial ended without a result."""
+
+    trial_id: str
+    reason: str
+    message: str
+
+
+TrialEvent = TrialStarted | TrialProgressed | TrialDone | TrialFailed
+OnEvent = Callable[[TrialEvent], None]

@@ -1,0 +1,222 @@
+"""Ray Tune runs trials: the only file that talks to Ray about them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+
+from orchestrator.events import OnEvent, TrialDone, TrialFailed, TrialProgressed, TrialStarted
+from orchestrator.failure import record_error, record_failure
+from orchestrator.resources import TrialResources
+from orchestrator.storage import SweepFolder
+from orchestrator.trial import TrialWork, run_trial
+from search_spaces.identity import spec_from_dict
+from search_spaces.spec import MetricsSpec
+from trainers.progress import EpochReport
+
+if TYPE_CHECKING:
+    from evaluators.score import StreamingScorer
+
+_WORKER_RETRIES = 2
+"""How often a trial whose worker died is started again."""
+
+_ENVIRONMENT = {
+    # Result files are ours: Tune's own CSV, JSON and TensorBoard copies would only cost time.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C is ours: it has to end the sweep with its own message and exit code.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+}
+"""Set where the user has not set them; workers inherit them."""
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """The Ray that a sweep runs on."""
+
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def ray_cluster(cpus: int | None) -> Iterator[RayCluster]:
+    """Ray for as long as a sweep needs it: the one at `RAY_ADDRESS`, else one of our own.
+
+    Args:
+        cpus: trials at once on a machine without a GPU; all cores where absent.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    local = {} if address else {"num_cpus": cpus, "include_dashboard": False}
+    ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **local)
+    try:
+        found = ray.cluster_resources()
+        yield RayCluster(found.get("CPU", 0), found.get("GPU", 0))
+    finally:
+        ray.shutdown()
+
+
+def run_trials(
+    work: Sequence[TrialWork],
+    resources: Mapping[str, TrialResources],
+    folder: SweepFolder,
+    on_event: OnEvent,
+) -> None:
+    """Run trials to their results or their failures; returns when none is left.
+
+    A trial's own errors become its `failure.json` and harm no other; a trial whose worker died is
+    started again, twice at most.
+
+    Args:
+        work: the trials.
+        resources: what each takes, by trial id.
+        folder: the sweep's.
+        on_event: told of everything that happens.
+    """
+    by_id = {one.id: one for one in work}
+
+    def place(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        need = resources[config["trial"]]
+        bundle = {"CPU": need.cpus} | ({"GPU": need.gpus} if need.gpus else {})
+        return tune.PlacementGroupFactory([bundle])
+
+    with tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_trainable, work=by_id), place),
+            param_space={"trial": tune.grid_search(list(by_id))},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[_Listener(by_id, folder, on_event)],
+                failure_config=tune.FailureConfig(max_failures=_WORKER_RETRIES),
+            ),
+        )
+        tuner.fit()
+
+
+def run_on_workers(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Call a function once per tuple of arguments, side by side on Ray's workers.
+
+    Args:
+        function: a module's own function.
+        arguments: of each call.
+
+    Returns:
+        The calls' results, in order.
+    """
+    remote = ray.remote(num_cpus=1)(function)
+    calls = [remote.remote(*one) for one in arguments]
+    results: list[Any] = ray.get(calls)
+    return results
+
+
+def _trainable(config: dict[str, Any], work: Mapping[str, TrialWork]) -> None:
+    """One trial in a worker; every end but the worker's own death is reported as a value."""
+    from trainers.quiet import quiet_libraries
+
+    quiet_libraries()
+    one = work[config["trial"]]
+    if SweepFolder(Path(one.folder).parent.parent).result(one.id) is not None:
+        tune.report({"finished": True})  # An earlier worker died after its work was done.
+        return
+
+    def on_epoch(report: EpochReport) -> None:
+        tune.report(
+            {
+                "epoch": report.epoch,
+                "step": report.step,
+                "total_steps": report.total_steps,
+                "train_loss": report.train_loss,
+                "valid_loss": report.valid_loss,
+            }
+        )
+
+    try:
+        run_trial(one, on_epoch, _scorer(spec_from_dict(one.spec).metrics))
+    except Exception as error:
+        # The trial's boundary: whatever went wrong is recorded under its class and harms no
+        # sibling; raising here would make Tune throw the worker away.
+        failure = record_error(one, error)
+        tune.report({"failed": failure["reason"], "message": failure["message"]})
+    else:
+        tune.report({"finished": True})
+
+
+@lru_cache(maxsize=1)
+def _scorer(metrics: MetricsSpec) -> StreamingScorer:
+    """This worker's scorer: its encoder is loaded once for all trials that the worker runs."""
+    from evaluators.score import StreamingScorer
+
+    return StreamingScorer(metrics)
+
+
+class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
+    """Turns Tune's callbacks into events; results are read from their files, not from Tune."""
+
+    def __init__(
+        self, work: Mapping[str, TrialWork], folder: SweepFolder, on_event: OnEvent
+    ) -> None:
+        self.work = work
+        self.folder = folder
+        self.on_event = on_event
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles callbacks with the experiment's state; what watches is not part of it.
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.on_event(TrialStarted(trial.config["trial"]))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        trial_id = trial.config["trial"]
+        if "failed" in result:
+            self.on_event(TrialFailed(trial_id, result["failed"], result["message"]))
+        elif "finished" in result:
+            finished = self.folder.result(trial_id)
+            if finished is not None:
+                self.on_event(TrialDone(trial_id, finished))
+        elif "valid_loss" in result:
+            self.on_event(
+                TrialProgressed(
+                    trial_id,
+                    result["epoch"],
+                    result["step"],
+                    result["total_steps"],
+                    result["train_loss"],
+                    result["valid_loss"],
+                )
+            )
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        work = self.work[trial.config["trial"]]
+        if (result := self.folder.result(work.id)) is not None:
+            self.on_event(TrialDone(work.id, result))  # The worker died after its work was done.
+            return
+        message = f"the worker died {_WORKER_RETRIES + 1} times; see Ray's logs for why"
+        failure = record_failure(work, "worker_lost", message)
+        self.on_event(TrialFailed(work.id, failure["reason"], failure["message"]))

@@ -1,0 +1,72 @@
+"""A failed trial: its class, its first useful line, and its record."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.storage import write_json
+from orchestrator.trial import TrialWork
+from search_spaces.errors import InputError
+from trainers.errors import DivergedError
+
+Reason = Literal["diverged", "out_of_memory", "worker_lost", "configuration", "error"]
+
+
+def reason_of(error: BaseException) -> Reason:
+    """The class of a failure.
+
+    Args:
+        error: what ended the trial.
+    """
+    if isinstance(error, DivergedError):
+        return "diverged"
+    if isinstance(error, InputError):
+        return "configuration"
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, MemoryError) or names & {"OutOfMemoryError"}:
+        return "out_of_memory"
+    # PyTorch's CPU allocator raises a plain RuntimeError.
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+        return "out_of_memory"
+    return "error"
+
+
+def record_failure(
+    work: TrialWork, reason: Reason, message: str, trace: str = ""
+) -> dict[str, Any]:
+    """Write a trial's `failure.json`.
+
+    Args:
+        work: the trial.
+        reason: its class.
+        message: the first useful line.
+        trace: the traceback, where there is one.
+    """
+    failure = {
+        "id": work.id,
+        "name": work.name,
+        "spec": dict(work.spec),
+        "status": "failed",
+        "reason": reason,
+        "message": message,
+        "traceback": trace,
+    }
+    write_json(Path(work.folder) / "failure.json", failure)
+    return failure
+
+
+def record_error(work: TrialWork, error: BaseException) -> dict[str, Any]:
+    """Write the failure that an exception is.
+
+    Args:
+        work: the trial.
+        error: what ended it.
+    """
+    text = str(error).strip()
+    message = text.splitlines()[0] if text else type(error).__name__
+    if not isinstance(error, (InputError, DivergedError)):
+        message = f"{type(error).__name__}: {message}"
+    trace = "".join(traceback.format_exception(error))
+    return record_failure(work, reason_of(error), message, trace)

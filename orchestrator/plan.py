@@ -1,0 +1,260 @@
+"""What a sweep will run: every trial with its identity, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corpora.dialogue import Corpus
+from corpora.read import read_corpus
+from evaluators.metric_versions import METRIC_VERSIONS
+from orchestrator.preflight import check_specs
+from orchestrator.scale import ChosenScale
+from orchestrator.storage import SweepFolder
+from orchestrator.winner import Winner, choose_winner
+from search_spaces.errors import InputError, Problem, SearchSpaceError
+from search_spaces.expand import expand_stage
+from search_spaces.identity import spec_to_dict, trial_id, trial_name
+from search_spaces.space import SearchSpace, Stage
+from search_spaces.spec import CorpusSpec, MetricsSpec, TrialSpec
+from trainers.pretrained import Pretrained, find_model
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial and its identity."""
+
+    id: str
+    name: str
+    spec: TrialSpec
+    model: Pretrained
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage and its trials."""
+
+    stage: Stage
+    trials: tuple[PlannedTrial, ...]
+    """Empty while the stage waits for the winner of an earlier one."""
+    winner: Winner | None = None
+    """Of the stage that this one builds on, once that is decided."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the trials depend on a winner that is not known yet."""
+        return not self.trials
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a sweep will do, as far as it can be known now."""
+
+    space: SearchSpace
+    scale: ChosenScale
+    corpus: Corpus
+    stages: tuple[PlannedStage, ...]
+    command: str
+
+    @property
+    def trials(self) -> tuple[PlannedTrial, ...]:
+        """Every known trial once, in the order of stages; a trial in two stages is one trial."""
+        unique = {trial.id: trial for stage in self.stages for trial in stage.trials}
+        return tuple(unique.values())
+
+    def stages_of(self, trial: str) -> tuple[str, ...]:
+        """Names of the stages that a trial stands in."""
+        return tuple(s.stage.name for s in self.stages if any(t.id == trial for t in s.trials))
+
+
+class Planner:
+    """Makes plans; remembers what is slow to find out (corpora, model fingerprints)."""
+
+    def __init__(
+        self, space: SearchSpace, scale: ChosenScale, corpus: str | None, command: str
+    ) -> None:
+        self.space = space
+        self.scale = scale
+        self.corpus_option = corpus
+        self.command = command
+        self.corpora: dict[CorpusSpec, Corpus] = {}
+        self.models: dict[tuple[str, Any], Pretrained] = {}
+        self.checked: set[str] = set()
+
+    def plan(self, folder: SweepFolder) -> Plan:
+        """The plan as far as the results in the sweep's folder let it be known.
+
+        Args:
+            folder: the sweep's; only read.
+
+        Raises:
+            InputError: search space, corpus, models or metrics cannot do what is asked.
+        """
+        planned: list[PlannedStage] = []
+        for stage in self.space.stages:
+            planned.append(self._stage(stage, planned, folder))
+        first = next(trial for stage in planned for trial in stage.trials)
+        return Plan(
+            space=self.space,
+            scale=self.scale,
+            corpus=self.corpus(first.spec.corpus),
+            stages=tuple(planned),
+            command=self.command,
+        )
+
+    def corpus(self, spec: CorpusSpec) -> Corpus:
+        """A corpus, read once."""
+        if spec not in self.corpora:
+            self.corpora[spec] = read_corpus(spec)
+        return self.corpora[spec]
+
+    def _stage(
+        self, stage: Stage, earlier: list[PlannedStage], folder: SweepFolder
+    ) -> PlannedStage:
+        if stage.winner_of is None:
+            return PlannedStage(stage, self._trials(stage, None))
+        source = next(s for s in earlier if s.stage.name == stage.winner_of.stage)
+        winner = choose_winner(stage.winner_of, source.trials, folder)
+        if winner is None:
+            # Any trial of the source stands in for the winner, so that what is wrong with this
+            # stage is found now and not after hours of training.
+            if source.trials:
+                self._trials(stage, source.trials[0].spec)
+            return PlannedStage(stage, ())
+        return PlannedStage(stage, self._trials(stage, winner.spec), winner)
+
+    def _trials(self, stage: Stage, winner: TrialSpec | None) -> tuple[PlannedTrial, ...]:
+        """A stage's trials, each with its identity; every problem of all of them at once."""
+        specs = expand_stage(self.space, stage, self.scale.scale, self.corpus_option, winner)
+        problems: list[Problem] = []
+        for spec in specs:
+            key = (spec.model, spec.split)
+            if key not in self.models:
+                try:
+                    self.models[key] = find_model(spec.model, spec.split)
+                except InputError as error:
+                    problems += error.problems
+                    self.models[key] = Pretrained(spec.model, None, "missing")
+        problems += check_specs(
+            self.space,
+            stage,
+            [(spec, self.models[spec.model, spec.split]) for spec in specs],
+            self.corpus,
+            self.checked,
+        )
+        if problems:
+            raise SearchSpaceError(dict.fromkeys(problems))
+        return tuple(self._trial(spec) for spec in specs)
+
+    def _trial(self, spec: TrialSpec) -> PlannedTrial:
+        model = self.models[spec.model, spec.split]
+        return PlannedTrial(
+            id=trial_id(
+                spec,
+                corpus_hash=self.corpus(spec.corpus).content_hash,
+                model_fingerprint=model.fingerprint,
+                metric_versions=metric_versions(spec.metrics),
+            ),
+            name=trial_name(spec),
+            spec=spec,
+            model=model,
+        )
+
+
+def plan_to_dict(plan: Plan, folder: SweepFolder) -> dict[str, Any]:
+    """The plan as plain JSON data: what `plan --json` prints and `plan.json` holds.
+
+    Args:
+        plan: the plan.
+        folder: the sweep's, for what is done already.
+    """
+    return {
+        "name": plan.space.name,
+        "command": plan.command,
+        "scale": plan.scale.scale,
+        "scale_reason": plan.scale.reason,
+        "corpus": {
+            "source": plan.corpus.source,
+            "format": plan.corpus.format,
+            "content_hash": plan.corpus.content_hash,
+            "sessions": len(plan.corpus.dialogues),
+        },
+        "stages": [_stage_to_dict(stage, plan) for stage in plan.stages],
+        "trials": [
+            {
+                "id": trial.id,
+                "stage": stage.stage.name,
+                "name": trial.name,
+                "status": _status(trial.id, folder),
+                "spec": spec_to_dict(trial.spec),
+            }
+            for stage in plan.stages
+            for trial in stage.trials
+        ],
+    }
+
+
+def _stage_to_dict(stage: PlannedStage, plan: Plan) -> dict[str, Any]:
+    source = stage.stage.winner_of
+    chosen = next(
+        (
+            later.winner.trial_id
+            for later in plan.stages
+            if later.winner is not None
+            and later.stage.winner_of is not None
+            and later.stage.winner_of.stage == stage.stage.name
+        ),
+        None,
+    )
+    return {
+        "name": stage.stage.name,
+        "table": stage.stage.table,
+        "from": None
+        if source is None
+        else {"stage": source.stage, "best": source.best, "mode": source.mode},
+        "winner": chosen,
+        "waits_for_winner": stage.waits,
+        "trials": [trial.id for trial in stage.trials],
+        "waiting": [
+            {"kind": entry.settings.kind, "settings": _entry_fields(entry)}
+            for entry in stage.stage.methods
+        ]
+        if stage.waits
+        else [],
+    }
+
+
+def _entry_fields(entry: Any) -> Mapping[str, Any]:
+    own = {name: getattr(entry.settings, name) for name in sorted(entry.written)}
+    return own | dict(entry.overrides)
+
+
+def _status(trial: str, folder: SweepFolder) -> str:
+    if folder.result(trial) is not None:
+        return "done"
+    return "failed" if folder.failure(trial) is not None else "pending"
+
+
+def sweep_folder(out: Path, space: SearchSpace) -> SweepFolder:
+    """Where a sweep's results lie.
+
+    Args:
+        out: the folder of all sweeps.
+        space: its name names the folder.
+    """
+    return SweepFolder(out / space.name)
+
+
+def metric_versions(metrics: MetricsSpec) -> dict[str, str]:
+    """Versions of the metrics that score a trial; BERTScore's only where it is computed.
+
+    Args:
+        metrics: the trial's.
+    """
+    return {
+        name: number
+        for name, number in METRIC_VERSIONS.items()
+        if name != "bertscore" or metrics.bertscore_model is not None
+    }

@@ -1,0 +1,131 @@
+"""What would fail later is found now: every trial is held against its corpus, model and metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from corpora.dialogue import Corpus
+from corpora.loaders import build_pairs
+from evaluators.encoders import resolve_encoder
+from evaluators.wordnet import require_wordnet
+from search_spaces.errors import InputError, Problem
+from search_spaces.space import SearchSpace, Stage
+from search_spaces.spec import CorpusSpec, DeltaSettings, TrialSpec
+from trainers.laptop_models import LAPTOP_MODELS
+from trainers.pretrained import Pretrained
+
+
+def check_specs(
+    space: SearchSpace,
+    stage: Stage,
+    trials: Iterable[tuple[TrialSpec, Pretrained]],
+    corpus: Callable[[CorpusSpec], Corpus],
+    checked: set[str],
+) -> list[Problem]:
+    """Everything that is wrong with a stage's trials, each told once.
+
+    Args:
+        space: for messages.
+        stage: the trials' stage.
+        trials: specifications and what is known of their models.
+        corpus: reads a corpus.
+        checked: what was found good before; grows.
+    """
+    problems: dict[Problem, None] = {}
+
+    def once(key: str, check: Callable[[], Any]) -> None:
+        if key in checked:
+            return
+        try:
+            check()
+        except InputError as error:
+            problems.update(dict.fromkeys(error.problems))
+        else:
+            checked.add(key)
+
+    once("wordnet", require_wordnet)
+    for spec, model in trials:
+        once(f"pairs {spec.corpus} {spec.loader} {spec.split}", partial(_check_pairs, corpus, spec))
+        if spec.metrics.bertscore_model is not None:
+            once(f"bertscore {spec.metrics}", partial(resolve_encoder, spec.metrics))
+        problems.update(dict.fromkeys(_length_problems(space, stage, spec, model.folder)))
+    return list(problems)
+
+
+def _check_pairs(corpus: Callable[[CorpusSpec], Corpus], spec: TrialSpec) -> None:
+    build_pairs(corpus(spec.corpus), spec.loader, spec.split)
+
+
+def _length_problems(
+    space: SearchSpace, stage: Stage, spec: TrialSpec, folder: Path | None
+) -> list[Problem]:
+    """Settings that cannot hold together: lengths against each other and the model's positions."""
+    place = f"stage {stage.name}"
+    virtual = (
+        spec.method.num_virtual_tokens
+        if isinstance(spec.method, DeltaSettings)
+        and spec.method.peft_type in ("prefix", "prompt", "p-tuning")
+        else 0
+    )
+    problems = []
+    new_tokens, longest = spec.decoding.max_new_tokens, spec.training.max_length
+    if new_tokens >= longest:
+        problems.append(
+            Problem(
+                space.name,
+                place,
+                "`max_new_tokens < max_length` must hold, so that a prompt has room",
+                f"max_new_tokens={new_tokens}, max_length={longest}",
+                f"max_new_tokens={longest // 2}",
+            )
+        )
+    positions = _positions(spec.model, folder)
+    if positions is not None and longest + virtual > positions:
+        problems.append(
+            Problem(
+                space.name,
+                place,
+                f"`max_length + virtual tokens <= {positions}` must hold, the positions of {spec.model}",
+                f"max_length={longest}, virtual tokens={virtual}",
+                f"max_length={positions - virtual}",
+            )
+        )
+    for later in space.stages:
+        rule = later.winner_of
+        if rule is None or rule.stage != stage.name:
+            continue
+        if "_beam" in rule.best:
+            beam = int(rule.best.rpartition("_beam")[2])
+            if beam not in spec.decoding.valid_beams:
+                problems.append(
+                    Problem(
+                        space.name,
+                        f"stage {later.name}.from.best",
+                        f"`valid_beams` must hold beam {beam} for {rule.best}",
+                        str(list(spec.decoding.valid_beams)),
+                    )
+                )
+        if "bertscore" in rule.best and spec.metrics.bertscore_model is None:
+            problems.append(
+                Problem(
+                    space.name,
+                    f"stage {later.name}.from.best",
+                    "`bertscore_model` must be set",
+                    rule.best,
+                )
+            )
+    return problems
+
+
+def _positions(model: str, folder: Path | None) -> int | None:
+    if model in LAPTOP_MODELS:
+        return LAPTOP_MODELS[model].n_positions
+    if folder is None:
+        return None  # Known once the model is fetched; the trainer checks it again.
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    value = config.get("n_positions", config.get("max_position_embeddings"))
+    return value if isinstance(value, int) else None

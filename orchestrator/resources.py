@@ -1,0 +1,105 @@
+"""How much of a machine one trial takes: a whole CPU core, and a share of a GPU by its memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_spaces.spec import BaseSettings, DeltaSettings, TrialSpec
+
+_SHARES = (1 / 8, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2)
+"""Shares that divide one GPU, so that trials pack without remainder."""
+
+_CONTEXT_GIB = 1.0
+"""CUDA context, kernels and allocator slack."""
+
+_MARGIN = 1.25
+"""Room for what an estimate does not see."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What memory depends on."""
+
+    parameters: int
+    layers: int
+    width: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What Ray reserves for a trial."""
+
+    cpus: float
+    gpus: float
+    """A fraction of one GPU; 0 where there is none."""
+
+
+def read_shape(folder: Path) -> ModelShape:
+    """A model's shape, from its configuration alone.
+
+    Args:
+        folder: model folder with a `config.json`.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    width = int(config.get("n_embd") or config["hidden_size"])
+    layers = int(config.get("n_layer") or config["num_hidden_layers"])
+    vocabulary = int(config["vocab_size"])
+    inner = int(config.get("n_inner") or config.get("intermediate_size") or 4 * width)
+    per_layer = 4 * width * width + 3 * width * inner
+    return ModelShape(layers * per_layer + vocabulary * width, layers, width, vocabulary)
+
+
+def estimate_memory_gib(spec: TrialSpec, shape: ModelShape) -> float:
+    """GPU memory a trial needs at its peak, training or generating, in GiB.
+
+    Weights are fp32; every trained parameter adds a gradient and the optimiser's two moments;
+    activations are kept for the backward pass (about 34 values per token, layer and unit of width
+    for a GPT block without recomputation: Korthikanti et al. 2022, equation 2, attention scores
+    apart); logits are fp32 and exist about three times.
+
+    Args:
+        spec: the trial.
+        shape: its model's.
+    """
+    training = spec.training
+    bytes_per_value = 4 if training.precision == "fp32" else 2
+    trained = _trained_share(spec) * shape.parameters
+    tokens = training.batch_size * training.max_length
+    kept = 6.0 if training.gradient_checkpointing else 34.0
+    learning = (
+        12.0 * trained
+        + kept / 2 * bytes_per_value * tokens * shape.layers * shape.width
+        + 3 * 4.0 * tokens * shape.vocabulary
+    )
+    rows = spec.decoding.eval_batch_size * max(spec.decoding.beams)
+    generating = (
+        2.0 * 4 * rows * training.max_length * shape.layers * shape.width
+        + 3 * 4.0 * rows * shape.vocabulary
+    )
+    peak = generating if isinstance(spec.method, BaseSettings) else max(learning, generating)
+    return _CONTEXT_GIB + _MARGIN * (4.0 * shape.parameters + peak) / 2**30
+
+
+def trial_resources(memory_gib: float, gpu_memory_gib: float | None) -> TrialResources:
+    """The smallest share of a GPU that holds a trial; the whole of it where none does.
+
+    Args:
+        memory_gib: estimated need.
+        gpu_memory_gib: of one GPU; None without a GPU.
+    """
+    if gpu_memory_gib is None:
+        return TrialResources(cpus=1, gpus=0)
+    for share in _SHARES:
+        if memory_gib <= share * gpu_memory_gib:
+            return TrialResources(cpus=1, gpus=share)
+    return TrialResources(cpus=1, gpus=1)
+
+
+def _trained_share(spec: TrialSpec) -> float:
+    if isinstance(spec.method, BaseSettings):
+        return 0.0
+    # An adapter is at most a few per cent of its base; its activations count in full all the same.
+    return 0.05 if isinstance(spec.method, DeltaSettings) else 1.0

@@ -1,0 +1,86 @@
+"""A sweep's folder: where each trial's truth lies, and that it is whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.atomic import write_atomically
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Paths under `runs/<sweep>/`, and the one way results are written and read."""
+
+    path: Path
+
+    def trial(self, trial_id: str) -> Path:
+        """The folder of a trial."""
+        return self.path / "trials" / trial_id
+
+    def result(self, trial_id: str) -> dict[str, Any] | None:
+        """A finished trial's result; None where there is none, or only half of one."""
+        return _read_object(self.trial(trial_id) / "result.json", trial_id)
+
+    def failure(self, trial_id: str) -> dict[str, Any] | None:
+        """A failed trial's failure, where it has no result."""
+        if self.result(trial_id) is not None:
+            return None
+        return _read_object(self.trial(trial_id) / "failure.json", trial_id)
+
+    def write_json(self, name: str, data: Any) -> None:
+        """Write one of the sweep's own files, whole or not at all."""
+        write_json(self.path / name, data)
+
+    def adopt(self, trial_id: str) -> bool:
+        """Take over a trial that another sweep under the same folder has finished.
+
+        Files are linked where the file system can, else copied; the result comes last, so that
+        an interrupted adoption is no result.
+        """
+        for result in sorted(self.path.parent.glob(f"*/trials/{trial_id}/result.json")):
+            source = result.parent
+            if source == self.trial(trial_id) or _read_object(result, trial_id) is None:
+                continue
+            target = self.trial(trial_id)
+            shutil.copytree(
+                source,
+                target,
+                copy_function=_link_or_copy,
+                ignore=shutil.ignore_patterns("result.json", "failure.json"),
+                dirs_exist_ok=True,
+            )
+            write_atomically(target / "result.json", result.read_bytes())
+            return True
+        return False
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Write JSON that is whole or not there.
+
+    Args:
+        file: where it goes.
+        data: plain JSON data; NaN and infinity are refused.
+    """
+    write_atomically(file, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _read_object(file: Path, trial_id: str) -> dict[str, Any] | None:
+    """A JSON object that says it is this trial's; anything else counts as not there."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return data if isinstance(data, dict) and data.get("id") == trial_id else None
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

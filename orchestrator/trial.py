@@ -1,0 +1,162 @@
+"""One trial's straight line: corpus, pairs, training, replies, scores, result."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corpora.loaders import build_pairs, shared_pairs
+from corpora.read import read_corpus
+from orchestrator.provenance import code_version, package_versions, python_and_platform
+from orchestrator.storage import write_json
+from search_spaces.identity import spec_from_dict, spec_to_dict
+from trainers.progress import OnEpoch
+from trainers.tuned import TunedModel
+
+if TYPE_CHECKING:
+    from evaluators.score import StreamingScorer
+
+
+@dataclass(frozen=True)
+class TrialWork:
+    """What a worker needs to run a trial; plain data, so that it travels."""
+
+    id: str
+    name: str
+    spec: Mapping[str, Any]
+    """As `spec_to_dict` writes it."""
+    model_folder: str | None
+    """Where the base model's files are; absent: the worker fetches them."""
+    model_fingerprint: str
+    metric_versions: Mapping[str, str]
+    folder: str
+    """The trial's folder, `runs/<sweep>/trials/<id>`."""
+
+
+def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> dict[str, Any]:
+    """Train and evaluate one trial and publish its result.
+
+    Args:
+        work: the trial.
+        on_epoch: told of every finished epoch.
+        scorer: of the trial's metrics; may have served other trials before.
+
+    Returns:
+        The content of `result.json`, which is in place when this returns.
+
+    Raises:
+        ModelError: model and settings do not fit.
+        DivergedError: the loss became NaN or infinite.
+        torch.OutOfMemoryError: one pair at a time does not fit the GPU.
+    """
+    from evaluators.evaluate import evaluate
+    from trainers.pretrained import fetch_model
+    from trainers.select import train
+
+    spec = spec_from_dict(work.spec)
+    folder = Path(work.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "failure.json").unlink(missing_ok=True)
+    began, clock = datetime.now(UTC), time.monotonic()
+    write_json(folder / "spec.json", dict(work.spec))
+
+    corpus = read_corpus(spec.corpus)
+    pairs = build_pairs(corpus, spec.loader, spec.split)
+    source = (
+        Path(work.model_folder)
+        if work.model_folder is not None
+        else fetch_model(spec.model, spec.split).folder
+    )
+    if source is None:
+        raise FileNotFoundError(f"the files of {spec.model} are not here")
+    _forget_peak_memory()
+    tuned = train(spec, source, pairs, folder, on_epoch)
+    trained = time.monotonic()
+    evaluation = evaluate(tuned, pairs, spec, scorer)
+    evaluation.write_replies(folder / "replies.jsonl")
+    ended = time.monotonic()
+
+    commit, dirty = code_version()
+    result = {
+        "id": work.id,
+        "name": work.name,
+        "spec": spec_to_dict(spec),
+        "status": "done",
+        "scores": _losses(tuned) | evaluation.scores,
+        "cost": {
+            "seconds": round(ended - clock, 3),
+            "train_seconds": round(trained - clock, 3),
+            "eval_seconds": round(ended - trained, 3),
+            "trainable_parameters": tuned.trainable_parameters,
+            "total_parameters": tuned.total_parameters,
+            "peak_memory_gib": peak_memory_gib(),
+        },
+        "data": {
+            "train_pairs": len(pairs.train),
+            "valid_pairs": len(pairs.valid),
+            "test_pairs": len(pairs.test),
+            "scored_test_pairs": evaluation.scored_test_pairs,
+            "shared_pairs": shared_pairs(pairs),
+            "corpus_hash": corpus.content_hash,
+            "corpus_source": corpus.source,
+            "loader": spec.loader,
+        },
+        "checks": {
+            **evaluation.checks,
+            "truncated_references": tuned.truncated_references,
+        },
+        "provenance": {
+            "git_commit": commit,
+            "git_dirty": dirty,
+            "packages": package_versions(),
+            **python_and_platform(),
+            "device": _device(),
+            "started_at": began.isoformat(timespec="seconds"),
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model_fingerprint": work.model_fingerprint,
+            "metric_versions": dict(work.metric_versions),
+            "bertscore_encoder": evaluation.encoder,
+        },
+    }
+    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    write_json(folder / "result.json", result)
+    return result
+
+
+def peak_memory_gib() -> float:
+    """The most memory this process has held: of the GPU where there is one, else of the host."""
+    import resource
+    import sys
+
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**30, 3)
+    # Linux counts KiB, macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)
+
+
+def _forget_peak_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _losses(tuned: TunedModel) -> dict[str, float]:
+    losses = {"train/loss": tuned.train_loss, "valid/loss": tuned.valid_loss}
+    return {key: value for key, value in losses.items() if value is not None}
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"cpu, {torch.get_num_threads()} thread(s)"
