@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, SearchSpaceError, one_problem
 
 app = typer.Typer(
     add_completion=False,
@@ -27,6 +28,9 @@ app = typer.Typer(
     help="Experiment sweeps for dialogue language models: every combination trained, evaluated, "
     "tracked and in the tables.",
 )
+
+_UsageError: Any = typer.BadParameter.__bases__[0]
+"""Root of typer's complaints about the command line; which click it comes from has changed."""
 
 
 class ScaleOption(StrEnum):
@@ -75,21 +79,21 @@ SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP_DIR", help="A swee
 def main() -> None:
     """Run the command line; input errors become lines on standard error and exit code 2."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except InputError as error:
         for problem in error.problems:
             _say(f"error: {problem}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except typer.Abort:
+    except _UsageError as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has gone; so that the interpreter's own flush does not complain:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 @app.command()
@@ -304,9 +308,21 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
 ) -> None:
     """Open MLflow's pages on the results of sweeps; on this machine only, until Ctrl-C."""
-    from reports.dashboard import run_dashboard
+    from reports.dashboard import dashboard_command, dashboard_environment, database_file
+    from reports.tracking_store import tracking_store
 
-    raise typer.Exit(run_dashboard(folder, port))
+    store = tracking_store(folder.resolve().parent if folder is not None else Path("runs"))
+    database = database_file(store)
+    if database is not None and not database.is_file():
+        raise SearchSpaceError(
+            one_problem(
+                "SWEEP_DIR", str(database), "there is no MLflow store yet; run a sweep first"
+            )
+        )
+    command = dashboard_command(store, port)
+    _say(f"MLflow on http://127.0.0.1:{port} (this machine only; Ctrl-C ends it)")
+    done = subprocess.run(command, env={**os.environ, **dashboard_environment(store)}, check=False)
+    raise typer.Exit(done.returncode)
 
 
 def _print(line: str) -> None:

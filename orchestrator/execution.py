@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Only processes with this machine's token may use the Ray that a sweep starts.
+    "RAY_AUTH_MODE": "token",
     "RAY_memory_monitor_refresh_ms": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -63,9 +66,12 @@ def ray_cluster(cpus: int | None) -> Iterator[RayCluster]:
     Args:
         cpus: trials at once on a machine without a GPU; all cores where absent.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
+    for name, value in _ENVIRONMENT.items():
+        if not (address and name == "RAY_AUTH_MODE"):  # that cluster's owner has decided it
+            os.environ.setdefault(name, value)
+    # Tune looks for its own result files, which we have turned off, and warns of each trial.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     local = {} if address else {"num_cpus": cpus, "include_dashboard": False}
     ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **local)
     try:

@@ -1,0 +1,38 @@
+# Two commands do all set-up on a fresh machine: `make sweep` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: setup sweep test test-slow check report dashboard clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP) ## make .venv and install everything into it
+
+$(STAMP): pyproject.toml constraints.txt .ci/setup
+	PYTHON="$(PYTHON)" VENV="$(VENV)" bash .ci/setup
+	@touch $(STAMP)
+
+sweep: $(STAMP) ## the paper's grid on the bundled corpus, report at the end
+	$(BIN)/python -m orchestrator sweep paper_grid
+
+test: $(STAMP) ## every test but the slow ones
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP) ## minutes-long tests
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+check: $(STAMP) ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+report: $(STAMP) ## write the report of the last paper grid again
+	$(BIN)/python -m orchestrator report runs/paper_grid
+
+dashboard: $(STAMP) ## MLflow's pages on the results
+	$(BIN)/python -m orchestrator dashboard
+
+clean: ## remove the environment and tool caches; results in runs/ stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
