@@ -30,26 +30,6 @@ if TYPE_CHECKING:
 _WORKER_RETRIES = 2
 """How often a trial whose worker died is started again."""
 
-_ENVIRONMENT = {
-    # Result files are ours: Tune's own CSV, JSON and TensorBoard copies would only cost time.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Ctrl-C is ours: it has to end the sweep with its own message and exit code.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Only processes with this machine's token may use the Ray that a sweep starts.
-    "RAY_AUTH_MODE": "token",
-    "RAY_memory_monitor_refresh_ms": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TQDM_DISABLE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DATASETS_VERBOSITY": "error",
-}
-"""Set where the user has not set them; workers inherit them."""
-
 
 @dataclass(frozen=True)
 class RayCluster:
@@ -67,9 +47,6 @@ def ray_cluster(cpus: int | None) -> Iterator[RayCluster]:
         cpus: trials at once on a machine without a GPU; all cores where absent.
     """
     address = os.environ.get("RAY_ADDRESS")
-    for name, value in _ENVIRONMENT.items():
-        if not (address and name == "RAY_AUTH_MODE"):  # that cluster's owner has decided it
-            os.environ.setdefault(name, value)
     # Tune looks for its own result files, which we have turned off, and warns of each trial.
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     local = {} if address else {"num_cpus": cpus, "include_dashboard": False}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.display import Display, Progress
+from orchestrator.environment import set_environment
 from orchestrator.events import TrialEvent
 from orchestrator.floors import write_floors
 from orchestrator.plan import (
@@ -102,9 +103,10 @@ class _Workers:
 
     def start(self) -> Any:
         """The running Ray, started on first use."""
-        from orchestrator.execution import ray_cluster
-
         if self.cluster is None:
+            set_environment()
+            from orchestrator.execution import ray_cluster
+
             self.context = ray_cluster(self.options.cpus)
             self.cluster = self.context.__enter__()
         return self.cluster

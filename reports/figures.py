@@ -1,0 +1,327 @@
+"""Figures of a sweep: scores by each setting that varies, and losses by step."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports.fields import effective_fields, is_trained, method_label, protocol_of, shown_value
+from reports.figure_style import FLOOR_INK, LINES, MARKERS, PALETTE, PAPER, STYLE, DrawnFigure, draw
+from reports.replicates import Replicates, floors_of, group_replicates, score_on_test
+from reports.results import SweepResults
+from reports.trial_files import Step, read_steps
+
+_AXES = ("learning_rate", "batch_size", "model", "loader")
+_TITLES = {
+    "learning_rate": "learning rate",
+    "batch_size": "batch size",
+    "model": "model",
+    "loader": "loader",
+    "method": "method",
+}
+_FLOORS = {"echo": ("echo", ":"), "fixed": ("fixed reply", "--")}
+
+
+def sweep_figures(sweep: SweepResults) -> tuple[DrawnFigure, ...]:
+    """Every figure that makes sense for the sweep at hand: none for what does not vary.
+
+    Args:
+        sweep: the results; trials under the `chatmgl` protocol are left out.
+    """
+    with matplotlib.rc_context(STYLE):
+        figures = [_by_setting(sweep, axis) for axis in _AXES]
+        figures += [_by_method(sweep), _losses(sweep)]
+    return tuple(figure for figure in figures if figure is not None)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Replicates in a figure: their settings as shown, and the mean score."""
+
+    settings: Mapping[str, object]
+    group: Replicates
+    score: float
+    spread: float
+
+
+def _points(groups: Sequence[Replicates], metric: str) -> list[_Point]:
+    """Replicates that have the metric."""
+    points = []
+    for group in groups:
+        scores = [s for t in group.done if (s := score_on_test(t.scores, metric)) is not None]
+        if scores:
+            settings = {**effective_fields(group.spec), "method": method_label(group.spec)}
+            spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
+            points.append(_Point(settings, group, statistics.fmean(scores), spread))
+    return points
+
+
+def _by_setting(sweep: SweepResults, axis: str) -> DrawnFigure | None:
+    """ROUGE-1 over one setting; lines join trials that differ in nothing else."""
+    stages = {stage.name for stage in sweep.stages if stage.table in ("parameters", None)}
+    groups = group_replicates(sweep, stages, "clean", is_trained)
+    points = _points(groups, "rouge1")
+    ticks = _distinct(points, axis)
+    if len(ticks) < 2:
+        return None
+    # Test pairs, and so floors, differ by loader: a panel for each, unless loaders are compared.
+    panels = [None] if axis == "loader" else [*_distinct(points, "loader")]
+    others = [name for name in (*_AXES, "method") if name not in (axis, "loader")]
+    varying = [name for name in others if len(_distinct(points, name)) > 1][:2]
+    figure = Figure(figsize=(3.3 * len(panels) + 1.2, 3.0), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, loader in zip(grid, panels, strict=True):
+        inside = [p for p in points if loader is None or p.settings.get("loader") == loader]
+        _lines(axes, inside, axis, ticks, {name: _distinct(points, name) for name in varying})
+        _floor_lines(axes, sweep, groups, None if loader is None else str(loader), ticks)
+        axes.set_xticks(range(len(ticks)), [shown_value(tick) for tick in ticks])
+        axes.set_xlim(-0.4, len(ticks) - 0.6)
+        axes.set_ylim(bottom=0)
+        axes.grid(visible=False, axis="x")
+        axes.tick_params(length=0)
+        axes.set_xlabel(_TITLES[axis].capitalize())
+        if loader is not None:
+            axes.set_title(f"Loader {loader}")
+    grid[0].set_ylabel("ROUGE-1")
+    _legend(figure, grid, ", ".join(_TITLES[name] for name in varying))
+    best = max(points, key=lambda point: point.score)
+    return draw(
+        f"rouge1_by_{axis}",
+        f"ROUGE-1 by {_TITLES[axis]}",
+        f"ROUGE-1 on the test pairs, narrowest beam, by {_TITLES[axis]}"
+        f" ({', '.join(shown_value(tick) for tick in ticks)}). Highest: {best.score:.2f} at"
+        f" {_TITLES[axis]} {shown_value(best.settings.get(axis))}. Lines join trials that differ in"
+        " nothing else; grey lines are the floors.",
+        figure,
+    )
+
+
+def _lines(
+    axes: Axes,
+    points: Sequence[_Point],
+    axis: str,
+    ticks: Sequence[object],
+    varying: Mapping[str, Sequence[object]],
+) -> None:
+    """One line for each combination of the other settings.
+
+    Args:
+        axes: where.
+        points: what.
+        axis: the setting along the axis.
+        ticks: its values, in order.
+        varying: at most two further settings with their values; the first sets the colour, the
+            second the line.
+    """
+    series: dict[str, list[_Point]] = {}
+    for point in points:
+        rest = {k: v for k, v in point.settings.items() if k not in (axis, "seed")}
+        series.setdefault(repr(sorted(rest.items(), key=lambda item: item[0])), []).append(point)
+    for members in series.values():
+        ordered = sorted(members, key=lambda point: ticks.index(point.settings.get(axis)))
+        chosen = [ordered[0].settings.get(name) for name in varying]
+        number, line = [
+            *(known.index(value) for value, known in zip(chosen, varying.values(), strict=True)),
+            0,
+            0,
+        ][:2]
+        axes.errorbar(
+            [ticks.index(point.settings.get(axis)) for point in ordered],
+            [point.score for point in ordered],
+            yerr=[point.spread for point in ordered],
+            color=PALETTE[number % len(PALETTE)],
+            marker=MARKERS[number % len(MARKERS)],
+            markerfacecolor=PAPER if line else PALETTE[number % len(PALETTE)],
+            linestyle=LINES[line % len(LINES)],
+            capsize=2,
+            elinewidth=0.9,
+            label=", ".join(shown_value(value) for value in chosen) or "trials",
+        )
+
+
+def _floor_lines(
+    axes: Axes,
+    sweep: SweepResults,
+    groups: Sequence[Replicates],
+    loader: str | None,
+    ticks: Sequence[object],
+) -> None:
+    """Floors across a loader's panel, or beside each loader where loaders are on the axis."""
+    for floor in floors_of(sweep, groups, "clean"):
+        score = score_on_test(floor.scores, "rouge1")
+        if score is None or (loader is not None and floor.loader != loader):
+            continue
+        name, line = _FLOORS.get(floor.floor, (floor.floor, "-."))
+        label = f"floor: {name}"
+        if loader is not None:
+            axes.axhline(score, color=FLOOR_INK, linestyle=line, linewidth=1.1, label=label)
+        elif floor.loader in ticks:
+            middle = ticks.index(floor.loader)
+            axes.hlines(
+                score,
+                middle - 0.3,
+                middle + 0.3,
+                color=FLOOR_INK,
+                linestyle=line,
+                linewidth=1.1,
+                label=label,
+            )
+
+
+def _by_method(sweep: SweepResults) -> DrawnFigure | None:
+    """Every metric of the second table by method, as dots."""
+    stages = {stage.name for stage in sweep.stages if stage.table == "methods"} or {
+        stage.name for stage in sweep.stages if stage.table is None
+    }
+    groups = [g for g in group_replicates(sweep, stages, "clean") if g.done]
+    labels = [_method_name(group) for group in groups]
+    if len({method_label(group.spec) for group in groups}) < 2:
+        return None
+    metrics = [("rouge1", "ROUGE-1"), ("bertscore_f1", "BERTScore F1"), ("meteor", "METEOR")]
+    metrics = [(key, title) for key, title in metrics if _points(groups, key)]
+    names = list(dict.fromkeys(labels))
+    height = 1.3 + 0.3 * len(names)
+    figure = Figure(figsize=(2.5 * len(metrics) + 1.2, height), layout="constrained")
+    grid = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    loaders = sorted({str(group.spec.get("loader")) for group in groups})
+    for axes, (key, title) in zip(grid, metrics, strict=True):
+        for point in _points(groups, key):
+            number = loaders.index(str(point.group.spec.get("loader")))
+            axes.errorbar(
+                point.score,
+                names.index(_method_name(point.group)),
+                xerr=point.spread,
+                color=PALETTE[number % len(PALETTE)],
+                marker=MARKERS[number % len(MARKERS)],
+                linestyle="none",
+                markersize=6,
+                label=f"loader {loaders[number]}",
+            )
+            _floor_marks(axes, sweep, point, key, names.index(_method_name(point.group)))
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        highest = axes.dataLim.xmax
+        axes.set_xlim(-0.05 * highest, 1.08 * highest)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(length=0)
+        axes.set_xlabel(title)
+    _legend(figure, grid, "")
+    best = max(_points(groups, metrics[0][0]), key=lambda point: point.score)
+    return draw(
+        "scores_by_method",
+        "Scores by method",
+        f"{', '.join(title for _, title in metrics)} on the test pairs, narrowest beam, for"
+        f" {', '.join(names)}. Highest {metrics[0][1]}: {best.score:.2f}, {_method_name(best.group)}."
+        " Grey lines are the floors.",
+        figure,
+    )
+
+
+def _floor_marks(axes: Axes, sweep: SweepResults, point: _Point, metric: str, row: int) -> None:
+    """The floors of a row's own loader, across that row."""
+    for floor in floors_of(sweep, [point.group], "clean"):
+        score = score_on_test(floor.scores, metric)
+        if score is not None:
+            name, line = _FLOORS.get(floor.floor, (floor.floor, "-."))
+            axes.vlines(
+                score,
+                row - 0.45,
+                row + 0.45,
+                color=FLOOR_INK,
+                linestyle=line,
+                linewidth=1.2,
+                label=f"floor: {name}",
+            )
+
+
+def _method_name(group: Replicates) -> str:
+    return f"{method_label(group.spec)}, {shown_value(group.spec.get('loader'))}"
+
+
+def _losses(sweep: SweepResults) -> DrawnFigure | None:
+    """Training loss and validation loss by step, side by side."""
+    curves = [
+        (trial, steps)
+        for trial in sweep.done
+        if protocol_of(trial.spec) == "clean"
+        and (steps := read_steps(sweep.folder / "trials" / trial.id))
+    ]
+    if not curves:
+        return None
+    settings = [{**effective_fields(t.spec), "method": method_label(t.spec)} for t, _ in curves]
+    varying = [
+        name
+        for name in ("learning_rate", "method", "model", "loader", "batch_size")
+        if len({repr(one.get(name)) for one in settings}) > 1
+    ]
+    figure = Figure(figsize=(7.8, 3.1), layout="constrained")
+    grid = figure.subplots(1, 2, sharey=True, squeeze=False)[0]
+    colour_by, line_by = [*varying, "", ""][:2]
+    colours = _in_order(one.get(colour_by) for one in settings)
+    lines = _in_order(one.get(line_by) for one in settings)
+    parts: tuple[tuple[str, Callable[[Step], float | None]], ...] = (
+        ("Training loss", lambda step: step.train_loss),
+        ("Validation loss", lambda step: step.valid_loss),
+    )
+    for axes, (title, loss) in zip(grid, parts, strict=True):
+        for (_, steps), one in zip(curves, settings, strict=True):
+            measured = [(step.step, value) for step in steps if (value := loss(step)) is not None]
+            colour, line = colours.index(one.get(colour_by)), lines.index(one.get(line_by))
+            shown = [shown_value(one.get(name)) for name in (colour_by, line_by) if name]
+            axes.plot(
+                [step for step, _ in measured],
+                [value for _, value in measured],
+                color=PALETTE[colour % len(PALETTE)],
+                linestyle=LINES[line % len(LINES)],
+                marker="o" if len(measured) < 12 else None,
+                markersize=3,
+                linewidth=1.1,
+                alpha=0.85,
+                label=", ".join(shown) or "trial",
+            )
+        axes.set_title(title)
+        axes.set_xlabel("Optimiser step")
+        axes.tick_params(length=0)
+    grid[0].set_ylabel("Loss")
+    _legend(figure, grid, ", ".join(_TITLES[name] for name in varying[:2]))
+    return draw(
+        "losses",
+        "Losses by step",
+        f"Training and validation loss of {len(curves)} trials by optimiser step.",
+        figure,
+    )
+
+
+def _distinct(points: Sequence[_Point], name: str) -> list[object]:
+    """The values that a setting takes among the points that have it."""
+    return _in_order(point.settings[name] for point in points if name in point.settings)
+
+
+def _in_order(values: Iterable[object]) -> list[object]:
+    """Each value once: numbers by size, anything else as it comes."""
+    distinct = list(dict.fromkeys(values))
+    numbers = [value for value in distinct if isinstance(value, int | float)]
+    return [*sorted(numbers)] if len(numbers) == len(distinct) else distinct
+
+
+def _legend(figure: Figure, grid: Sequence[Axes], title: str) -> None:
+    """One legend beside the panels, each name once, the floors last."""
+    entries: dict[str, Any] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    labels = sorted(entries, key=lambda label: label.startswith("floor"))
+    legend = figure.legend(
+        [entries[label] for label in labels],
+        labels,
+        loc="outside right upper",
+        title=title.capitalize() or None,
+        alignment="left",
+    )
+    legend.get_title().set_fontsize(8)

@@ -1,0 +1,216 @@
+"""What must be read with a table's numbers: scale, metrics, test pairs, winners, oddities, failures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+from reports.fields import flatten_spec, shown_model, without_seed
+from reports.results import FailedTrial, Stage, SweepResults, Trial, TrialResult
+from reports.table import Row
+
+_NAMED_AT_MOST = 6
+"""Trials named in one note; the rest are counted."""
+
+
+def scale_warning(sweep: SweepResults) -> str:
+    """The sentence that stands above every table of a laptop-scale sweep; empty at paper scale."""
+    if sweep.scale != "laptop":
+        return ""
+    reason = f" ({sweep.scale_reason})" if sweep.scale_reason else ""
+    return (
+        f"Laptop scale{reason}: small models trained on the spot."
+        " These numbers are not the paper's, and say nothing about its models."
+    )
+
+
+def table_notes(
+    sweep: SweepResults, trials: Sequence[Trial], rows: Iterable[Row]
+) -> tuple[str, ...]:
+    """The notes under a table, in the order they are read.
+
+    Args:
+        sweep: the results.
+        trials: the trials behind the table's rows.
+        rows: the rows themselves.
+    """
+    done = [trial for trial in trials if isinstance(trial, TrialResult)]
+    notes = [
+        _published_note(rows),
+        _best_note(rows),
+        _floor_note(rows),
+        _metrics_note(trials, done),
+        _corpus_note(sweep, done),
+        *(_winner_note(sweep, stage, trials) for stage in sweep.stages),
+        _shared_note(done),
+        *_reply_notes(done),
+        _failure_note(trials),
+    ]
+    return tuple(note for note in notes if note)
+
+
+def _published_note(rows: Iterable[Row]) -> str:
+    if not any(cell.published is not None for row in rows for cell in row.cells):
+        return ""
+    return (
+        "Numbers in parentheses are the study's published ones, a dash where it has none for the"
+        " settings. It states a batch size for its winner alone (1), and neither epochs nor"
+        " decoding settings."
+    )
+
+
+def _best_note(rows: Iterable[Row]) -> str:
+    texts = ["Bold: best of the column's trials; floors and published numbers do not compete."]
+    if any(cell.spread is not None for row in rows for cell in row.cells):
+        texts.append("Several seeds: mean ± sample standard deviation.")
+    return " ".join(texts)
+
+
+def _floor_note(rows: Iterable[Row]) -> str:
+    if not any(row.kind == "floor" for row in rows):
+        return ""
+    return (
+        "Floors need no model: echo replies with the patient's own words, fixed reply always with"
+        " the same sentence."
+    )
+
+
+def _metrics_note(trials: Iterable[Trial], done: Iterable[TrialResult]) -> str:
+    """Which encoder BERTScore used, and how the other metrics were computed."""
+    encoders = list(dict.fromkeys(_encoder(trial) for trial in trials))
+    if any(model and layer for model, layer in encoders):
+        # A trial that is not done cannot know the default layer that the others used.
+        known = {model for model, layer in encoders if layer}
+        encoders = [(model, layer) for model, layer in encoders if layer or model not in known]
+    described = [
+        f"{shown_model(str(model))}, {f'layer {layer}' if layer else 'the default layer'}"
+        for model, layer in encoders
+        if model
+    ]
+    texts = [
+        f"BERTScore: {'; '.join(described)}." if described else "BERTScore was left out (n/a)."
+    ]
+    versions: dict[str, None] = {}
+    for trial in done:
+        recorded = trial.provenance.get("metric_versions")
+        if isinstance(recorded, Mapping):
+            versions |= dict.fromkeys(
+                str(text) if " " in str(text) else f"{name} {text}"
+                for name, text in recorded.items()
+            )
+    if versions:
+        texts.append(f"Versions: {', '.join(versions)}.")
+    texts.append(
+        "ROUGE is the mean F measure x 100; BERTScore and METEOR are at the narrowest beam width."
+    )
+    return " ".join(texts)
+
+
+def _encoder(trial: Trial) -> tuple[str | None, int | None]:
+    """Encoder and layer of BERTScore: as recorded where the trial is done, else as asked for."""
+    flat = flatten_spec(trial.spec)
+    if isinstance(trial, TrialResult):
+        recorded = trial.provenance.get("bertscore_encoder")
+        if isinstance(recorded, Mapping):
+            return recorded.get("model"), recorded.get("layer")
+    return flat.get("bertscore_model"), flat.get("bertscore_layer")
+
+
+def _corpus_note(sweep: SweepResults, done: Iterable[TrialResult]) -> str:
+    """The corpus, and how many test pairs each loader makes of it."""
+    pairs: dict[str, set[int]] = {}
+    for trial in done:
+        count = trial.data.get("scored_test_pairs", trial.data.get("test_pairs"))
+        if isinstance(count, int):
+            pairs.setdefault(_loader(trial), set()).add(count)
+    sessions = "" if sweep.corpus.sessions is None else f", {sweep.corpus.sessions} sessions"
+    text = f"Corpus: {shown_model(sweep.corpus.source)} ({sweep.corpus.format}{sessions})."
+    if pairs:
+        counts = "; ".join(
+            f"{loader}: {' or '.join(str(count) for count in sorted(numbers))}"
+            for loader, numbers in sorted(pairs.items())
+        )
+        text += f" Test pairs by loader: {counts}."
+    if len(pairs) > 1:
+        text += " Loaders have different test sets: compare within a loader."
+    return text
+
+
+def _winner_note(sweep: SweepResults, stage: Stage, trials: Iterable[Trial]) -> str:
+    """Which trial a stage's successor builds on, and by which validation score."""
+    winner = sweep.trials.get(stage.winner or "")
+    if winner is None or winner.id not in {trial.id for trial in trials}:
+        return ""
+    seeds = [
+        trial
+        for trial in (sweep.trials.get(trial_id) for trial_id in stage.trials)
+        if isinstance(trial, TrialResult) and without_seed(trial.spec) == without_seed(winner.spec)
+    ]
+    text = (
+        f"Winner of stage {stage.name}: {'the settings of ' if len(seeds) > 1 else ''}{winner.name}"
+    )
+    selection = next(
+        (s.selection for s in sweep.stages if s.selection and s.selection.stage == stage.name), None
+    )
+    if selection is None:
+        return f"{text}."
+    which = "lowest" if selection.mode == "min" else "highest"
+    text += f", chosen by the {which} {selection.best}"
+    scores = [t.scores[selection.best] for t in seeds if selection.best in t.scores]
+    if scores:
+        mean = f", mean of {len(scores)} seeds" if len(scores) > 1 else ""
+        text += f" ({statistics.fmean(scores):.4g}{mean})"
+    on = "validation pairs, never on test" if selection.best.startswith("valid/") else "test pairs"
+    return f"{text} on the {on}."
+
+
+def _shared_note(done: Iterable[TrialResult]) -> str:
+    """Leakage: pairs that stand in train and test alike."""
+    shared: dict[str, set[int]] = {}
+    for trial in done:
+        count = trial.data.get("shared_pairs")
+        if isinstance(count, int):
+            shared.setdefault(_loader(trial), set()).add(count)
+    if not shared:
+        return ""
+    counts = "; ".join(
+        f"{loader}: {' or '.join(str(count) for count in sorted(numbers))}"
+        for loader, numbers in sorted(shared.items())
+    )
+    return f"Identical pairs in train and test by loader: {counts}."
+
+
+def _reply_notes(done: Iterable[TrialResult]) -> Iterable[str]:
+    """Replies that make a score suspect."""
+    trials = list(done)
+    for check, words in (
+        ("empty_replies", "Empty replies"),
+        ("identical_replies", "Identical replies"),
+        ("truncated_references", "References cut at the length limit"),
+    ):
+        counts = {
+            trial.name: count
+            for trial in trials
+            if isinstance(count := trial.checks.get(check), int) and count > 0
+        }
+        if counts:
+            yield f"{words}: {_listed([f'{name} {count}' for name, count in counts.items()])}."
+
+
+def _failure_note(trials: Sequence[Trial]) -> str:
+    failed = [trial for trial in trials if isinstance(trial, FailedTrial)]
+    if not failed:
+        return ""
+    names = _listed([f"{trial.name} ({trial.reason.replace('_', ' ')})" for trial in failed])
+    return f"Failed: {len(failed)} of {len(trials)} trials: {names}."
+
+
+def _listed(items: Sequence[str]) -> str:
+    """The first few items, and how many more there are."""
+    more = len(items) - _NAMED_AT_MOST
+    shown = ", ".join(items[:_NAMED_AT_MOST])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _loader(trial: TrialResult) -> str:
+    return str(trial.data.get("loader") or trial.spec.get("loader") or "")

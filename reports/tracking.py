@@ -1,0 +1,327 @@
+"""MLflow's view of a sweep: an experiment, a parent run, and exactly one run for each trial.
+
+The results folder is the truth. The driver is the only writer: while a trial runs it passes its
+progress on, and `reconcile` mends whatever a killed driver left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Metric, Run
+
+from reports.json_files import Json
+from reports.render_markdown import render_markdown
+from reports.results import (
+    FailedTrial,
+    PendingTrial,
+    SweepResults,
+    TrialResult,
+    read_sweep,
+)
+from reports.tables import report_tables
+from reports.tracking_compare import contradicts, missing_metrics
+from reports.tracking_records import (
+    REPLIES_FILE,
+    RESULT_DIGEST,
+    TABLES_TAG,
+    dataset_inputs,
+    loss_metrics,
+    milliseconds,
+    planned_tags,
+    replies_table,
+    result_digest,
+    result_tags,
+    safe_key,
+    trial_params,
+)
+from reports.tracking_runs import SweepRuns
+from reports.tracking_store import TrackingStore, masked
+from reports.trial_files import read_steps
+from reports.write import ReportPaths
+
+_FAILURE_TAGS = ("failure_reason", "failure_message")
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """What `reconcile` found and did, in trials."""
+
+    logged: int
+    """Finished trials whose run was made or completed."""
+    unchanged: int
+    """Finished trials whose run already held all of the result."""
+    failed: int
+    """Failed trials, now with a FAILED run."""
+    closed: int
+    """Runs left RUNNING by trials that are neither done nor failed, now KILLED."""
+    deleted: int
+    """Second runs of the same trial, deleted."""
+
+
+class Tracker:
+    """Writes one sweep to one tracking store.
+
+    Args:
+        store: where.
+        sweep: the sweep's name, which becomes the experiment's.
+    """
+
+    def __init__(self, store: TrackingStore, sweep: str) -> None:
+        self.store = store
+        self.sweep = sweep
+        self._runs = SweepRuns(store, sweep)
+        self._run_ids: dict[str, str] = {}
+
+    @masked
+    def ensure_store(self) -> str:
+        """Make the database and the experiment where they are missing; returns the experiment's id.
+
+        Runs before anything else writes, so that no two processes make the same database.
+        """
+        return self._runs.experiment()
+
+    @masked
+    def start_sweep(self, tags: Mapping[str, str] | None = None) -> str:
+        """The parent run's id: the one that is there, else a new one; its status becomes RUNNING.
+
+        Args:
+            tags: what to record about the sweep (`scale`, `corpus_hash`).
+        """
+        parent = self._runs.parent()
+        self._runs.client.update_run(parent, status="RUNNING")
+        self._runs.log(parent, tags=tags or {})
+        return parent
+
+    @masked
+    def start_trial(self, trial_id: str, name: str, spec: Json, stages: Iterable[str]) -> str:
+        """The trial's run, found by its identity or made; its status becomes RUNNING.
+
+        Args:
+            trial_id: the trial's identity.
+            name: as shown in lists of runs.
+            spec: the nested specification.
+            stages: every stage that the trial stands in.
+        """
+        run_id = self._run_of(trial_id, name, spec, stages, started_ms=None)
+        self._runs.client.update_run(run_id, status="RUNNING")
+        self._clear_failure(run_id)
+        return run_id
+
+    @masked
+    def log_progress(self, trial_id: str, metrics: Mapping[str, float], step: int) -> None:
+        """Pass on what a running trial measured, in one request; values that are not finite are left out.
+
+        Args:
+            trial_id: a trial that `start_trial` has seen.
+            metrics: values by name, such as `train/loss`.
+            step: optimiser step.
+        """
+        now = int(time.time() * 1000)
+        batch = [
+            Metric(safe_key(name), float(value), now, step)
+            for name, value in metrics.items()
+            if math.isfinite(value)
+        ]
+        run_id = self._find(trial_id)
+        if run_id is not None and batch:
+            self._runs.client.log_batch(run_id, metrics=batch, synchronous=True)
+
+    @masked
+    def finish_trial(self, result: TrialResult, trial_folder: Path) -> str:
+        """Put all of a result into the trial's run and end it as FINISHED; safe to repeat.
+
+        Args:
+            result: as `read_sweep` has it.
+            trial_folder: `trials/<id>`, for losses and replies.
+        """
+        digest = result_digest(trial_folder)
+        started = milliseconds(result.provenance, "started_at")
+        run_id = self._run_of(result.id, result.name, result.spec, result.stages, started)
+        run = self._runs.client.get_run(run_id)
+        if run.info.status == "FINISHED" and run.data.tags.get(RESULT_DIGEST) == digest:
+            return run_id
+        losses = loss_metrics(read_steps(trial_folder), started or run.info.start_time)
+        histories = self._histories(run, losses)
+        if contradicts(run, histories, result, losses, digest):
+            # Parameters and metrics cannot be taken back: what says something else has to go.
+            self._runs.client.delete_run(run_id)
+            self._run_ids.pop(result.id, None)
+            run_id = self._run_of(result.id, result.name, result.spec, result.stages, started)
+            run, histories = self._runs.client.get_run(run_id), {}
+        now = int(time.time() * 1000)
+        ended = milliseconds(result.provenance, "finished_at") or now
+        metrics = missing_metrics(run, histories, result, losses, ended, now)
+        self._runs.log(run_id, metrics, tags=result_tags(result))
+        corpus = str((result.spec.get("corpus") or {}).get("corpus") or "sample")
+        self._runs.client.log_inputs(run_id, datasets=dataset_inputs(result, corpus))
+        replies = replies_table(trial_folder)
+        if replies:
+            self._runs.client.log_text(run_id, replies, REPLIES_FILE)
+            tables = json.dumps([{"path": REPLIES_FILE, "type": "table"}])
+            self._runs.client.set_tag(run_id, TABLES_TAG, tables)
+        self._clear_failure(run_id)
+        self._runs.client.set_terminated(run_id, "FINISHED", end_time=ended)
+        self._runs.client.set_tag(run_id, RESULT_DIGEST, digest)
+        return run_id
+
+    @masked
+    def fail_trial(self, trial_id: str, reason: str, message: str = "") -> None:
+        """End the trial's run as FAILED, with the reason as a tag.
+
+        Args:
+            trial_id: a trial that has a run.
+            reason: `diverged`, `out_of_memory`, `worker_lost` or `error`.
+            message: what was said.
+        """
+        run_id = self._find(trial_id)
+        if run_id is not None:
+            self._runs.log(run_id, tags={"failure_reason": reason, "failure_message": message})
+            self._runs.client.set_terminated(run_id, "FAILED")
+
+    @masked
+    def reconcile(self, sweep_folder: Path) -> Reconciliation:
+        """Make the store say what the results folder says; changes nothing the second time.
+
+        Afterwards every finished trial has exactly one run, FINISHED, with its result; every failed
+        trial one that FAILED; and no run of a trial that is not done is left RUNNING. To be called
+        while no trial of the sweep runs.
+
+        Args:
+            sweep_folder: `runs/<sweep>`.
+
+        Raises:
+            ReportError: there is no readable plan.
+            TrackingError: the store cannot be reached.
+        """
+        sweep = read_sweep(sweep_folder)
+        runs = self._runs.by_trial()
+        deleted = sum(self._runs.keep_one(found) for found in runs.values())
+        self._run_ids = {trial_id: found[0].info.run_id for trial_id, found in runs.items()}
+        logged = unchanged = closed = 0
+        for trial in sweep.done:
+            folder = sweep_folder / "trials" / trial.id
+            if self._is_complete(runs.get(trial.id), trial, folder):
+                unchanged += 1
+            else:
+                self.finish_trial(trial, folder)
+                logged += 1
+        for failure in sweep.failed:
+            self._reconcile_failure(runs.get(failure.id), failure)
+        ended = {trial.id for trial in sweep.trials.values() if not isinstance(trial, PendingTrial)}
+        for trial_id, found in runs.items():
+            if trial_id not in ended and found[0].info.status in ("RUNNING", "SCHEDULED"):
+                self._runs.client.set_terminated(found[0].info.run_id, "KILLED")
+                closed += 1
+        return Reconciliation(logged, unchanged, len(sweep.failed), closed, deleted)
+
+    @masked
+    def log_report(self, paths: ReportPaths, sweep: SweepResults) -> None:
+        """Put the report, its tables and a summary at the parent run.
+
+        Args:
+            paths: the report's files.
+            sweep: what it was made of.
+        """
+        parent = self._runs.parent()
+        for file in paths.files:
+            folder = "report/figures" if file in paths.figures else "report"
+            self._runs.client.log_artifact(parent, str(file), folder)
+        counts = {
+            "trials/total": len(sweep.trials),
+            "trials/done": len(sweep.done),
+            "trials/failed": len(sweep.failed),
+            "trials/pending": len(sweep.pending),
+        }
+        known = self._runs.client.get_run(parent).data.metrics
+        now = int(time.time() * 1000)
+        changed = [Metric(k, float(v), now, 0) for k, v in counts.items() if known.get(k) != v]
+        note = "\n".join(render_markdown(table) for table in report_tables(sweep))
+        tags = {
+            "scale": sweep.scale,
+            "corpus": sweep.corpus.source,
+            "corpus_hash": sweep.corpus.content_hash,
+            "mlflow.note.content": note,
+        }
+        self._runs.log(parent, metrics=changed, tags=tags)
+
+    @masked
+    def finish_sweep(self, sweep: SweepResults) -> None:
+        """End the parent run: FINISHED where all trials are done, FAILED where one failed, else KILLED.
+
+        Args:
+            sweep: the results.
+        """
+        status = "FAILED" if sweep.failed else "KILLED" if sweep.pending else "FINISHED"
+        self._runs.client.set_terminated(self._runs.parent(), status)
+
+    def _find(self, trial_id: str) -> str | None:
+        """The id of a trial's run, remembered from the first time it was asked for."""
+        if trial_id not in self._run_ids:
+            run = self._runs.of_trial(trial_id)
+            if run is None:
+                return None
+            self._run_ids[trial_id] = str(run.info.run_id)
+        return self._run_ids[trial_id]
+
+    def _run_of(
+        self, trial_id: str, name: str, spec: Json, stages: Iterable[str], started_ms: int | None
+    ) -> str:
+        """The trial's run under the parent, with its parameters; made where it is missing."""
+        client, parent = self._runs.client, self._runs.parent()
+        tags = {**planned_tags(self.sweep, trial_id, stages, spec), "mlflow.parentRunId": parent}
+        params = trial_params(spec)
+        run_id = self._find(trial_id)
+        if run_id is not None:
+            run = client.get_run(run_id)
+            if all(run.data.params.get(key, value) == value for key, value in params.items()):
+                missing = {k: v for k, v in params.items() if k not in run.data.params}
+                changed = {k: v for k, v in tags.items() if run.data.tags.get(k) != v}
+                self._runs.log(run_id, params=missing, tags=changed)
+                return run_id
+            client.delete_run(run_id)  # a parameter cannot be changed once it is logged
+        run = client.create_run(
+            self._runs.experiment(), start_time=started_ms, tags=tags, run_name=name
+        )
+        run_id = self._run_ids[trial_id] = str(run.info.run_id)
+        self._runs.log(run_id, params=params)
+        return run_id
+
+    def _histories(self, run: Run, losses: Iterable[Metric]) -> dict[str, list[Metric]]:
+        """What a run has logged so far of the loss curves."""
+        return {
+            key: self._runs.client.get_metric_history(run.info.run_id, key)
+            for key in sorted({metric.key for metric in losses} & run.data.metrics.keys())
+        }
+
+    def _is_complete(self, runs: Sequence[Run] | None, trial: TrialResult, folder: Path) -> bool:
+        """Whether a trial's run already says all that its result says."""
+        if not runs:
+            return False
+        run = runs[0]
+        return bool(
+            run.info.status == "FINISHED"
+            and run.data.tags.get(RESULT_DIGEST) == result_digest(folder)
+            and run.data.tags.get("stage") == ",".join(trial.stages)
+            and run.data.tags.get("mlflow.parentRunId") == self._runs.parent()
+        )
+
+    def _reconcile_failure(self, runs: Sequence[Run] | None, trial: FailedTrial) -> None:
+        """Make a failed trial's run, where it is missing, and end it as FAILED, where it is not."""
+        tags = runs[0].data.tags if runs else {}
+        status = runs[0].info.status if runs else ""
+        if status != "FAILED" or tags.get("failure_reason") != trial.reason:
+            self._run_of(trial.id, trial.name, trial.spec, trial.stages, None)
+            self.fail_trial(trial.id, trial.reason, trial.message)
+
+    def _clear_failure(self, run_id: str) -> None:
+        """Take away what an earlier attempt said about its failure."""
+        tags = self._runs.client.get_run(run_id).data.tags
+        for key in _FAILURE_TAGS:
+            if key in tags:
+                self._runs.client.delete_tag(run_id, key)

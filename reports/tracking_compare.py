@@ -1,0 +1,81 @@
+"""What an MLflow run still lacks of a result, and whether it says something that the result does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from mlflow.entities import Metric, Run
+
+from reports.results import TrialResult
+from reports.tracking_records import RESULT_DIGEST, result_metrics
+
+_SAME = 1e-6
+"""Relative difference below which two logged values are the same measurement."""
+
+Histories = Mapping[str, Sequence[Metric]]
+"""All values that a run has logged under each of the loss curves' keys."""
+
+
+def contradicts(
+    run: Run, histories: Histories, result: TrialResult, losses: Sequence[Metric], digest: str
+) -> bool:
+    """Whether a run holds another result, or values that the result does not have.
+
+    Args:
+        run: as the store has it.
+        histories: its loss curves.
+        result: the truth.
+        losses: the truth's loss curves.
+        digest: of the truth's file.
+    """
+    if run.data.tags.get(RESULT_DIGEST, digest) != digest:
+        return True
+    finals = result_metrics(result)
+    curves = {metric.key for metric in losses}
+    for key, value in run.data.metrics.items():
+        if key in finals and key not in curves and not _same(value, finals[key]):
+            return True
+    # Progress may have been reported at an epoch's end with the loss of the last logged step.
+    ours = {(metric.key, f"{metric.value:.6g}") for metric in losses}
+    return any(
+        (key, f"{logged.value:.6g}") not in ours and not _same(logged.value, finals.get(key))
+        for key, history in histories.items()
+        for logged in history
+    )
+
+
+def missing_metrics(
+    run: Run,
+    histories: Histories,
+    result: TrialResult,
+    losses: Sequence[Metric],
+    ended_ms: int,
+    now_ms: int,
+) -> list[Metric]:
+    """Metrics of a result that its run does not have yet.
+
+    Args:
+        run: as the store has it.
+        histories: its loss curves.
+        result: the truth.
+        losses: the truth's loss curves.
+        ended_ms: when the trial ended, in milliseconds since 1970.
+        now_ms: the present.
+    """
+    logged = {(key, metric.step) for key, history in histories.items() for metric in history}
+    missing = [metric for metric in losses if (metric.key, metric.step) not in logged]
+    last_step = max((metric.step for metric in losses), default=0)
+    last_value = {metric.key: metric.value for metric in losses}
+    latest = max([ended_ms, *(metric.timestamp + 1 for metric in losses)])
+    for key, value in result_metrics(result).items():
+        if _same(value, last_value.get(key)) or _same(value, run.data.metrics.get(key)):
+            continue
+        # Later than any progress: the value that MLflow shows is the one of the last moment.
+        at = max(latest, now_ms) if key in run.data.metrics else latest
+        missing.append(Metric(key, value, at, last_step))
+    return missing
+
+
+def _same(value: float, other: float | None) -> bool:
+    return other is not None and math.isclose(value, other, rel_tol=_SAME, abs_tol=1e-12)

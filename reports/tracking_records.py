@@ -1,0 +1,187 @@
+"""A trial as MLflow has it: parameters, tags, metrics, inputs and its table of replies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+
+from corpora.privacy import redact
+from reports.fields import flatten_spec, shown_model
+from reports.json_files import Json
+from reports.results import TrialResult
+from reports.trial_files import Step, read_replies
+
+LONGEST_KEY = 250
+LONGEST_PARAM = 6000
+LONGEST_TAG = 8000
+_LONGEST_DIGEST = 36
+
+TRIAL_ID = "trial_id"
+RESULT_DIGEST = "result_sha256"
+"""Tag of a run that holds all of a result; written last, so that it is never there too early."""
+
+REPLIES_FILE = "replies.json"
+
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""Tag by which MLflow's pages show a JSON artifact as a table."""
+
+
+def safe_key(name: str) -> str:
+    """A name that MLflow accepts for a metric, a parameter or a tag."""
+    clean = re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)
+    clean = posixpath.normpath(clean).lstrip("/.") or "_"
+    return clean[:LONGEST_KEY]
+
+
+def shortened(value: object, longest: int) -> str:
+    """Text of at most so many characters; what is left out is marked."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def trial_params(spec: Json) -> dict[str, str]:
+    """Every field of the specification by its bare name."""
+    return {
+        safe_key(name): shortened("" if value is None else value, LONGEST_PARAM)
+        for name, value in flatten_spec(spec).items()
+    }
+
+
+def planned_tags(sweep: str, trial_id: str, stages: Iterable[str], spec: Json) -> dict[str, str]:
+    """Tags that a trial has before it ends."""
+    flat = flatten_spec(spec)
+    tags = {
+        TRIAL_ID: trial_id,
+        "sweep": sweep,
+        "sweep.kind": "trial",
+        "stage": ",".join(stages),
+        "method": str(flat["method"]),
+        "model": shown_model(str(flat["model"])),
+        "loader": str(flat.get("loader", "")),
+        "mlflow.source.name": "orchestrator",
+    }
+    return {key: shortened(value, LONGEST_TAG) for key, value in tags.items() if value}
+
+
+def result_tags(result: TrialResult) -> dict[str, str]:
+    """Tags that a result adds: where it comes from, and what to look at first."""
+    commit = str(result.provenance.get("git_commit") or "")
+    shown = ("rouge1", "bertscore_f1", "meteor")
+    scores = {
+        name: result.scores[f"test/{name}"] for name in shown if f"test/{name}" in result.scores
+    }
+    note = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+    tags = {
+        "corpus_hash": str(result.data.get("corpus_hash") or ""),
+        "git_commit": commit,
+        "git_dirty": str(bool(result.provenance.get("git_dirty"))).lower() if commit else "",
+        "mlflow.source.git.commit": commit,
+        "device": str(result.provenance.get("device") or ""),
+        "model_fingerprint": str(result.provenance.get("model_fingerprint") or ""),
+        "mlflow.note.content": f"Test pairs, narrowest beam: {note}." if note else "",
+    }
+    return {key: shortened(value, LONGEST_TAG) for key, value in tags.items() if value}
+
+
+def loss_metrics(steps: Iterable[Step], started_ms: int) -> list[Metric]:
+    """Losses by step; the time of each follows from the trial's start, so that it never changes.
+
+    Args:
+        steps: the trial's `train.csv`.
+        started_ms: when training began, in milliseconds since 1970.
+    """
+    metrics = []
+    for step in steps:
+        at = started_ms + int(1000 * (step.seconds or 0.0))
+        for key, value in (
+            ("train/loss", step.train_loss),
+            ("valid/loss", step.valid_loss),
+            ("train/learning_rate", step.learning_rate),
+            ("train/grad_norm", step.grad_norm),
+        ):
+            if value is not None:
+                metrics.append(Metric(key, value, at, step.step))
+    return metrics
+
+
+def result_metrics(result: TrialResult) -> dict[str, float]:
+    """Scores, cost and checks by metric name."""
+    metrics = dict(result.scores)
+    for part, values in (("cost", result.cost), ("data", result.data), ("checks", result.checks)):
+        metrics |= {
+            f"{part}/{name}": float(value)
+            for name, value in values.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+    return {safe_key(name): value for name, value in metrics.items()}
+
+
+def dataset_inputs(result: TrialResult, corpus: str) -> list[DatasetInput]:
+    """The pairs that the trial was trained, validated and tested on.
+
+    Args:
+        result: the trial.
+        corpus: `sample`, or a path.
+    """
+    corpus_hash = str(result.data.get("corpus_hash") or "unknown")
+    loader = str(result.data.get("loader") or result.spec.get("loader") or "")
+    inputs = []
+    for part in ("train", "valid", "test"):
+        pairs = result.data.get(f"{part}_pairs")
+        if isinstance(pairs, int):
+            dataset = Dataset(
+                name=f"{shown_model(corpus)}/{loader}/{part}",
+                digest=corpus_hash[:_LONGEST_DIGEST],
+                source_type="local",
+                source=json.dumps({"uri": corpus}),
+                profile=json.dumps({"num_rows": pairs}),
+            )
+            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", part)]))
+    return inputs
+
+
+def replies_table(trial_folder: Path) -> str:
+    """Replies to the test pairs in the form in which MLflow shows tables; personal data masked.
+
+    Returns:
+        JSON as `log_table` writes it; empty where there are no replies.
+    """
+    columns = ["beam", "pair_id", "prompt", "reference", "reply", "act"]
+    columns += ["rouge1", "meteor", "bertscore_f1"]
+    rows: list[list[Any]] = [
+        [
+            reply.beam,
+            reply.pair_id,
+            redact(reply.prompt),
+            redact(reply.reference),
+            redact(reply.reply),
+            reply.act,
+            reply.rouge1,
+            reply.meteor,
+            reply.bertscore_f1,
+        ]
+        for reply in read_replies(trial_folder)
+        if reply.part == "test"
+    ]
+    return json.dumps({"columns": columns, "data": rows}) if rows else ""
+
+
+def result_digest(trial_folder: Path) -> str:
+    """SHA-256 of a trial's `result.json` as it lies there."""
+    return hashlib.sha256((trial_folder / "result.json").read_bytes()).hexdigest()
+
+
+def milliseconds(provenance: Mapping[str, Any], key: str) -> int | None:
+    """A recorded time in milliseconds since 1970; nothing where it was not recorded."""
+    try:
+        return int(datetime.fromisoformat(str(provenance[key])).timestamp() * 1000)
+    except (KeyError, ValueError):
+        return None

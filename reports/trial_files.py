@@ -1,0 +1,110 @@
+"""A trial's longer records: losses by step, and every reply with its scores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+_MEASURED = ("train_loss", "valid_loss", "learning_rate", "grad_norm", "seconds")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was measured at one optimiser step; absent where nothing was."""
+
+    step: int
+    train_loss: float | None = None
+    valid_loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    seconds: float | None = None
+    """Since training began."""
+
+
+@dataclass(frozen=True)
+class ReplyRecord:
+    """One generated reply beside its prompt and its reference."""
+
+    part: str
+    """`test` or `valid`."""
+    beam: int
+    pair_id: str
+    prompt: str
+    reference: str
+    reply: str
+    act: str | None
+    rouge1: float | None
+    meteor: float | None
+    bertscore_f1: float | None
+
+
+def read_steps(trial_folder: Path) -> tuple[Step, ...]:
+    """Losses by step, in step order; empty where the trial did not train.
+
+    A step's rows (its training loss in one, the epoch's validation loss in another) become one; what
+    was measured twice counts as it was the last time. Rows without a step number, such as the last
+    row of a file cut short, are passed over.
+    """
+    file = trial_folder / "train.csv"
+    if not file.exists():
+        return ()
+    steps: dict[int, Step] = {}
+    with file.open(newline="", encoding="utf-8", errors="replace") as lines:
+        for row in csv.DictReader(lines):
+            number = _number(row.get("step"))
+            if number is None:
+                continue
+            measured = {name: _number(row.get(name)) for name in _MEASURED}
+            known: dict[str, Any] = {
+                name: value for name, value in measured.items() if value is not None
+            }
+            before = steps.get(int(number), Step(int(number)))
+            steps[int(number)] = replace(before, **known)
+    return tuple(steps[number] for number in sorted(steps))
+
+
+def read_replies(trial_folder: Path) -> Iterator[ReplyRecord]:
+    """Replies in the order they were written; lines that are not whole are passed over."""
+    file = trial_folder / "replies.jsonl"
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(record, dict) and isinstance(record.get("beam"), int):
+                yield _reply(record)
+
+
+def _reply(record: dict[str, Any]) -> ReplyRecord:
+    act = record.get("act")
+    return ReplyRecord(
+        str(record.get("part") or "test"),
+        record["beam"],
+        str(record.get("pair_id") or ""),
+        str(record.get("prompt") or ""),
+        str(record.get("reference") or ""),
+        str(record.get("reply") or ""),
+        None if act is None else str(act),
+        _number(record.get("rouge1")),
+        _number(record.get("meteor")),
+        _number(record.get("bertscore_f1")),
+    )
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or nothing."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
