@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search_spaces.atomic import write_atomically
-
 from corpora.dialogue import PairSplits
 from evaluators.decoding import generate
 from evaluators.replies import Reply
 from evaluators.score import Scores, StreamingScorer
+from search_spaces.atomic import write_atomically
 from search_spaces.spec import TrialSpec
 from trainers.tuned import TunedModel
 

@@ -18,12 +18,12 @@ from peft import (
     TaskType,
     get_peft_model,
 )
-from tests.unit.evaluators.tiny_models import make_model, make_pairs, make_tuned
 
 from corpora.dialogue import Pair
 from evaluators.causal_model import CausalModel
 from evaluators.decoding import generate
 from search_spaces.spec import DecodingSpec
+from tests.unit.evaluators.tiny_models import make_model, make_pairs, make_tuned
 from trainers.encoding import encode_prompt
 from trainers.tuned import TunedModel
 
@@ -45,8 +45,10 @@ PEFT_CONFIGS: dict[str, Any] = {
 def peft_tuned(family: str, peft_type: str) -> TunedModel:
     base = make_model(family)
     with warnings.catch_warnings():
-        # PEFT sets GPT-2's transposed weights by itself and says so.
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        # PEFT sets GPT-2's transposed weights by itself and says so, does not know layer norms for
+        # layers, and asks transformers under a name that will go.
+        for message in ("fan_in_fan_out", "Unsupported layer type", "`is_gradient_checkpointing`"):
+            warnings.filterwarnings("ignore", message=message)
         model = get_peft_model(base, PEFT_CONFIGS[peft_type]())
     torch.manual_seed(1)
     with torch.no_grad():
@@ -66,9 +68,7 @@ def alone(
     replies = []
     for pair in pairs:
         room = MAX_LENGTH - virtual - NEW_TOKENS
-        prompt = encode_prompt(
-            tuned.tokenizer, pair.prompt, DecodingSpec().prompt_template, room
-        )
+        prompt = encode_prompt(tuned.tokenizer, pair.prompt, DecodingSpec().prompt_template, room)
         ids = torch.tensor([prompt])
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Position ids are not supported")

@@ -1,0 +1,166 @@
+"""BERTScore by bert-score's own model, tokeniser and matching, without what breaks there.
+
+bert-score 0.3.13 fails on empty strings under transformers 5, on long texts where a tokeniser does
+not know its model's length, and groups texts by a set's order, which changes from run to run. Here
+empty texts have their own answer, texts are cut at the encoder's length, and batches have one order.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from evaluators.encoders import Encoder
+from evaluators.metric_versions import BERTSCORE_NAMES
+
+_BATCH = 64
+"""Texts encoded, and pairs matched, together."""
+_CHUNK_TOKENS = 1 << 16
+"""Embeddings held at a time, in tokens: 200 MB for a hidden size of 768."""
+
+_Stats = tuple[Tensor, Tensor]
+"""A text's embeddings (T, hidden size) and token weights (T,)."""
+
+
+class BertScorer:
+    """Precision, recall and F1 of contextual embeddings: 0..1, not rescaled, no idf.
+
+    Args:
+        encoder: the encoder's files and the layer to read.
+        device: where to run; a GPU if there is one.
+    """
+
+    names: tuple[str, ...] = BERTSCORE_NAMES
+
+    def __init__(self, encoder: Encoder, device: str | None = None) -> None:
+        from bert_score.utils import get_tokenizer
+
+        self.encoder = encoder
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._model: Any = _load_model(encoder).float().to(self.device)
+        self._tokenizer: Any = get_tokenizer(str(encoder.folder))
+        longest = _max_tokens(self._model)
+        self._tokenizer.model_max_length = min(self._tokenizer.model_max_length, longest)
+        # Without idf every token weighs 1, except those that mark a text's ends.
+        self._weights: defaultdict[int, float] = defaultdict(lambda: 1.0)
+        self._weights[self._tokenizer.sep_token_id] = 0
+        self._weights[self._tokenizer.cls_token_id] = 0
+
+    def score(self, replies: Sequence[str], references: Sequence[str]) -> list[dict[str, float]]:
+        """Every pair's BERTScore; each different text is encoded once in a chunk.
+
+        Args:
+            replies: K texts.
+            references: K texts; replies to the same reference are scored in the same chunk.
+
+        Returns:
+            K mappings. 0 where one text of a pair is empty, 1 where both are.
+        """
+        pairs = [
+            (reply.strip(), reference.strip())
+            for reply, reference in zip(replies, references, strict=True)
+        ]
+        found: dict[tuple[str, str], tuple[float, float, float]] = {}
+        for pair in pairs:
+            if not all(pair):
+                found[pair] = (0.0, 0.0, 0.0) if any(pair) else (1.0, 1.0, 1.0)
+        for chunk in self._chunks(sorted(set(pairs) - set(found))):
+            stats = self._encode(sorted({text for pair in chunk for text in pair}))
+            for start in range(0, len(chunk), _BATCH):
+                batch = chunk[start : start + _BATCH]
+                found.update(zip(batch, self._match(batch, stats), strict=True))
+        return [dict(zip(BERTSCORE_NAMES, found[pair], strict=True)) for pair in pairs]
+
+    def _chunks(self, pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+        """Pairs by reference, then reply, in chunks of bounded size."""
+        chunk: list[tuple[str, str]] = []
+        tokens = 0
+        seen: set[str] = set()
+        for pair in sorted(pairs, key=lambda pair: (pair[1], pair[0])):
+            new_reference = not chunk or chunk[-1][1] != pair[1]
+            if new_reference and tokens >= _CHUNK_TOKENS:
+                yield chunk
+                chunk, tokens, seen = [], 0, set()
+            chunk.append(pair)
+            for text in pair:
+                if text not in seen:
+                    seen.add(text)
+                    # A token has two characters or more, nearly always; the bound is not exact.
+                    tokens += min(len(text) // 2 + 2, self._tokenizer.model_max_length)
+        if chunk:
+            yield chunk
+
+    def _encode(self, texts: Sequence[str]) -> dict[str, _Stats]:
+        """Embeddings and token weights of each text, on the CPU."""
+        from bert_score.utils import get_bert_embedding
+
+        stats: dict[str, _Stats] = {}
+        by_length = sorted(texts, key=lambda text: (len(text), text))
+        for start in range(0, len(by_length), _BATCH):
+            batch = by_length[start : start + _BATCH]
+            embeddings, mask, weights = get_bert_embedding(
+                batch, self._model, self._tokenizer, self._weights, device=self.device
+            )
+            embeddings, lengths = embeddings.cpu(), mask.sum(dim=1).tolist()
+            for row, (text, length) in enumerate(zip(batch, lengths, strict=True)):
+                stats[text] = (embeddings[row, :length].clone(), weights[row, :length].clone())
+        return stats
+
+    def _match(
+        self, pairs: Sequence[tuple[str, str]], stats: dict[str, _Stats]
+    ) -> list[tuple[float, float, float]]:
+        """Greedy matching of each pair's tokens: precision, recall, F1."""
+        from bert_score.utils import greedy_cos_idf
+
+        sides: list[Tensor] = []
+        for texts in ([reference for _, reference in pairs], [reply for reply, _ in pairs]):
+            embeddings, weights = zip(*(stats[text] for text in texts), strict=True)
+            lengths = torch.tensor([len(each) for each in weights])
+            mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+            # bert-score pads with 2: a vector that can be normalised and is masked out later.
+            padded = pad_sequence(list(embeddings), batch_first=True, padding_value=2.0)
+            sides += [
+                padded.to(self.device),
+                mask.to(self.device),
+                pad_sequence(list(weights), batch_first=True).to(self.device),
+            ]
+        with torch.no_grad():
+            scores = torch.stack(greedy_cos_idf(*sides), dim=-1).cpu()
+        return [(float(p), float(r), float(f)) for p, r, f in scores.tolist()]
+
+
+def _load_model(encoder: Encoder) -> Any:
+    """The encoder up to its layer, as bert-score loads it."""
+    from bert_score.utils import get_model
+
+    if "t5" not in str(encoder.folder) or "t5" in encoder.name:
+        return get_model(str(encoder.folder), encoder.layer)
+    # bert-score takes any path with "t5" in it for a T5 model: a plain name leads there instead.
+    while "t5" in (scratch := tempfile.mkdtemp()):
+        os.rmdir(scratch)
+    try:
+        link = Path(scratch) / "encoder"
+        link.symlink_to(encoder.folder, target_is_directory=True)
+        return get_model(str(link), encoder.layer)
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _max_tokens(model: Any) -> int:
+    """Longest text in tokens that the encoder has positions for; 512 where it does not say."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return 512
+    embedding = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(embedding, "padding_idx", None)
+    # RoBERTa counts positions from the one after its padding position.
+    return positions if padding is None else positions - padding - 1

@@ -1,0 +1,293 @@
+"""A tuned model and pairs become replies.
+
+All beam widths of a batch of prompts run in one loop: each prompt is read once, every step is one
+forward pass over the rows of all widths, and what has settled leaves the batch. The replies are
+those of transformers' `generate` for one prompt at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+
+from corpora.dialogue import Pair
+from evaluators import beam_cache, chatmgl_protocol, sampling
+from evaluators.beam_search import Search, start_search
+from evaluators.causal_model import CausalModel
+from evaluators.errors import EvaluationError
+from evaluators.replies import Reply, reply_to_pair
+from search_spaces.errors import one_problem
+from search_spaces.spec import DecodingSpec
+from trainers.encoding import encode_prompt
+from trainers.tuned import TunedModel
+
+_COMPACT_SHARE = 8
+"""Settled rows leave the batch once they are one in this many: each leaving copies the others."""
+
+OnReplies = Callable[[list[Reply]], None]
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """One pair, encoded."""
+
+    number: int
+    """Position among the pairs."""
+    pair: Pair
+    ids: list[int]
+
+
+def generate(
+    tuned: TunedModel,
+    pairs: Sequence[Pair],
+    decoding: DecodingSpec,
+    beams: Sequence[int],
+    max_length: int,
+    seed: int,
+    on_replies: OnReplies | None = None,
+) -> list[Reply]:
+    """Replies to every pair at every beam width, in the order of (beam, pair).
+
+    Args:
+        tuned: the model; its generation config is left as it is.
+        pairs: prompts and references; `chatmgl` takes the first 60.
+        decoding: protocol, lengths, template and batch size. Under `chatmgl` the protocol's own
+            reply length and length penalty hold instead of `max_new_tokens`, `length_penalty`.
+        beams: beam widths.
+        max_length: tokens of prompt and reply together.
+        seed: of the draws; read by `chatmgl` only.
+        on_replies: called with replies as they settle, in no particular order, each once.
+
+    Raises:
+        EvaluationError: the reply length leaves no room for a prompt.
+        torch.OutOfMemoryError: a single prompt does not fit the GPU.
+    """
+    model = CausalModel(tuned)
+    chatmgl = decoding.protocol == "chatmgl"
+    if chatmgl:
+        pairs = pairs[: chatmgl_protocol.CHATMGL_TEST_PAIRS]
+    new_tokens = chatmgl_protocol.CHATMGL_MAX_NEW_TOKENS if chatmgl else decoding.max_new_tokens
+    room = prompt_room(model, max_length, new_tokens)
+    prompts = [
+        _Prompt(
+            number,
+            pair,
+            encode_prompt(tuned.tokenizer, pair.prompt, decoding.prompt_template, room),
+        )
+        for number, pair in enumerate(pairs)
+    ]
+    widths = tuple(dict.fromkeys(beams))
+    replies: dict[tuple[int, int], Reply] = {}
+    with torch.inference_mode():
+        if chatmgl:
+            settled = _sampled(model, prompts, widths, seed)
+        elif model.can_batch:
+            settled = _batched(model, prompts, widths, decoding)
+        else:
+            settled = _one_by_one(model, prompts, widths, decoding)
+        for group in settled:
+            # A batch that ran out of memory comes again: what it had settled is not told twice.
+            group = [(key, ids) for key, ids in group if key not in replies]
+            if not group:
+                continue
+            texts = tuned.tokenizer.batch_decode(
+                [ids for _, ids in group], skip_special_tokens=True
+            )
+            fresh = []
+            for ((beam, number), _), text in zip(group, texts, strict=True):
+                reply = reply_to_pair(pairs[number], beam, text, decoding.protocol)
+                replies[beam, number] = reply
+                fresh.append(reply)
+            if on_replies is not None:
+                on_replies(fresh)
+    return [replies[beam, number] for beam in beams for number in range(len(pairs))]
+
+
+_Settled = list[tuple[tuple[int, int], list[int]]]
+"""Replies' token ids by (beam width, position of the pair)."""
+
+
+def prompt_room(model: CausalModel, max_length: int, max_new_tokens: int) -> int:
+    """Tokens that a prompt may have.
+
+    Args:
+        model: its positions limit prompt and reply together.
+        max_length: tokens of prompt and reply together, as the trial says.
+        max_new_tokens: tokens of the reply.
+
+    Raises:
+        EvaluationError: nothing is left for the prompt.
+    """
+    limit, rule = max_length, "max_length"
+    if model.max_positions is not None and model.max_positions < limit:
+        limit, rule = model.max_positions, "the model's positions"
+        if model.virtual_tokens:
+            rule += f" less {model.virtual_tokens} virtual tokens"
+    if limit - max_new_tokens < 1:
+        message = f"must leave room for a prompt within {rule} ({limit} tokens)"
+        raise EvaluationError(one_problem("decoding", "max_new_tokens", message, max_new_tokens))
+    return limit - max_new_tokens
+
+
+def _sampled(
+    model: CausalModel, prompts: Sequence[_Prompt], widths: Sequence[int], seed: int
+) -> Iterator[_Settled]:
+    """Draws under ChatMGL's protocol; the caller's random state is left as it was."""
+    devices = [model.device] if model.device.type == "cuda" else []
+    for width in widths:
+        for prompt in prompts:
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(sampling.sample_seed(seed, width, prompt.pair.pair_id))
+                ids = sampling.generate_one(
+                    model,
+                    prompt.ids,
+                    width,
+                    max_new_tokens=chatmgl_protocol.CHATMGL_MAX_NEW_TOKENS,
+                    length_penalty=chatmgl_protocol.CHATMGL_LENGTH_PENALTY,
+                    sample=True,
+                )
+            yield [((width, prompt.number), ids)]
+
+
+def _one_by_one(
+    model: CausalModel,
+    prompts: Sequence[_Prompt],
+    widths: Sequence[int],
+    decoding: DecodingSpec,
+) -> Iterator[_Settled]:
+    """Beam search by transformers itself, for models that our own loop does not cover."""
+    for width in widths:
+        for prompt in prompts:
+            ids = sampling.generate_one(
+                model,
+                prompt.ids,
+                width,
+                max_new_tokens=decoding.max_new_tokens,
+                length_penalty=decoding.length_penalty,
+                sample=False,
+            )
+            yield [((width, prompt.number), ids)]
+
+
+def _batched(
+    model: CausalModel,
+    prompts: Sequence[_Prompt],
+    widths: Sequence[int],
+    decoding: DecodingSpec,
+) -> Iterator[_Settled]:
+    """Beam search in batches of prompts of like length, the longest first.
+
+    A batch that does not fit the GPU is halved, and so are those after it.
+    """
+    waiting = sorted(prompts, key=lambda prompt: -len(prompt.ids))
+    at_most = decoding.eval_batch_size
+    while waiting:
+        longest = len(waiting[0].ids) + model.virtual_tokens + decoding.max_new_tokens
+        row_bytes = longest * beam_cache.bytes_per_token(model.config, model.dtype)
+        fits = beam_cache.bytes_for_batch(model.device) // (row_bytes * sum(widths))
+        batch = waiting[: max(1, min(at_most, fits))]
+        out_of_memory = False
+        try:
+            yield from _decode(model, batch, widths, decoding)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            out_of_memory = True
+        if out_of_memory:
+            # Outside the handler: the exception held the failed batch's tensors.
+            if model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            at_most = max(1, len(batch) // 2)
+        else:
+            waiting = waiting[len(batch) :]
+
+
+def _decode(
+    model: CausalModel,
+    batch: Sequence[_Prompt],
+    widths: Sequence[int],
+    decoding: DecodingSpec,
+) -> Iterator[_Settled]:
+    """Decode one batch of P prompts at every width, R = P * sum(widths) rows."""
+    device = model.device
+    read = model.read([prompt.ids for prompt in batch])
+    searches = [
+        start_search(
+            len(batch),
+            width,
+            max_new_tokens=decoding.max_new_tokens,
+            eos_ids=model.eos_ids,
+            length_penalty=decoding.length_penalty,
+            device=device,
+        )
+        for width in sorted(widths)
+    ]
+    # Rows stand by width, then prompt, then beam; greedy rows first, which never change places.
+    members = [list(batch) for _ in searches]
+    reported = [[False] * len(batch) for _ in searches]
+    everyone = torch.arange(len(batch), device=device)
+    owners = torch.cat([everyone.repeat_interleave(search.width) for search in searches])
+    rows = beam_cache.expand(read.cache, owners, decoding.max_new_tokens - 1)
+    logits, positions = read.logits[owners], read.positions[owners]
+    mask = None if read.mask is None else read.mask[owners]
+    del read
+
+    while True:
+        tokens, parents = _advance(searches, logits)
+        sizes = [len(search.done) for search in searches]
+        done = _split(torch.cat([search.done for search in searches]).tolist(), sizes)
+        settled: _Settled = []
+        for search, prompts, told, flags in zip(searches, members, reported, done, strict=True):
+            for place, flag in enumerate(flags):
+                if flag and not told[place]:
+                    told[place] = True
+                    settled.append(((search.width, prompts[place].number), search.reply(place)))
+        if settled:
+            yield settled
+        open_rows = sum(
+            s.width * flags.count(False) for s, flags in zip(searches, done, strict=True)
+        )
+        if not open_rows:
+            return
+        greedy_rows = sum(len(s.done) for s in searches if s.width == 1)
+        rows.follow(parents, greedy_rows)
+        if len(tokens) - open_rows >= max(1, len(tokens) // _COMPACT_SHARE):
+            stay = torch.cat([(~s.done).repeat_interleave(s.width) for s in searches]).nonzero()[
+                :, 0
+            ]
+            rows.keep(stay)
+            tokens, positions = tokens[stay], positions[stay]
+            mask = None if mask is None else mask[stay]
+            for number, (search, flags) in enumerate(zip(searches, done, strict=True)):
+                search.keep((~search.done).nonzero()[:, 0])
+                members[number] = [
+                    p for p, flag in zip(members[number], flags, strict=True) if not flag
+                ]
+                reported[number] = [False] * len(members[number])
+        if mask is not None:
+            mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
+        logits = model.step(tokens, rows.cache, mask, positions)
+        positions = positions + 1
+
+
+def _advance(searches: Sequence[Search], logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Next tokens, int (R,), and the rows they continue, int (R,), over all searches."""
+    tokens, parents, first = [], [], 0
+    for search in searches:
+        count = search.width * len(search.done)
+        if not count:
+            continue
+        chosen, continued = search.advance(logits[first : first + count])
+        tokens.append(chosen)
+        parents.append(continued + first)
+        first += count
+    return torch.cat(tokens), torch.cat(parents)
+
+
+def _split(flags: list[bool], sizes: Sequence[int]) -> list[list[bool]]:
+    """Flags of all searches as one list a search; one copy from the GPU serves them all."""
+    ends = list(accumulate(sizes))
+    return [flags[end - size : end] for end, size in zip(ends, sizes, strict=True)]
