@@ -73,6 +73,31 @@ SetOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.")
 ]
+
+
+def _whole_number(text: str, least: int, most: int) -> int:
+    # typer's own bounds do not say what was given.
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise typer.BadParameter(f"must be a whole number from {least} to {most}, got {text!r}")
+    return int(text)
+
+
+CpusOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=lambda text: _whole_number(text, 1, 65536),
+        help="Trials at once without a GPU; default: all cores.",
+    ),
+]
+PortOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        parser=lambda text: _whole_number(str(text), 1, 65535),
+        help="Port on this machine.",
+    ),
+]
 SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP_DIR", help="A sweep's results.")]
 
 
@@ -103,9 +128,7 @@ def sweep(
     scale: ScaleArgument = ScaleOption.auto,
     out: OutOption = Path("runs"),
     settings: SetOption = None,
-    cpus: Annotated[
-        int | None, typer.Option(min=1, help="Trials at once without a GPU; default: all cores.")
-    ] = None,
+    cpus: CpusOption = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run again the trials that failed before.")
     ] = False,
@@ -124,6 +147,12 @@ def sweep(
     folder = sweep_folder(out, loaded)
     planner = Planner(loaded, chosen, corpus, _command())
     plan = planner.plan(folder)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SearchSpaceError(
+            one_problem("--out", "", f"must be writable: {error.strerror}", str(folder.path))
+        ) from error
     display = make_display(Console(stderr=True))
     display.say(f"sweep {loaded.name}, scale {chosen.scale} ({chosen.reason})")
     display.say(
@@ -305,7 +334,7 @@ def dashboard(
         Path | None,
         typer.Argument(metavar="[SWEEP_DIR]", help="A sweep's results; default: runs/."),
     ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    port: PortOption = 5000,
 ) -> None:
     """Open MLflow's pages on the results of sweeps; on this machine only, until Ctrl-C."""
     from reports.dashboard import dashboard_command, dashboard_environment, database_file

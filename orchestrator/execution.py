@@ -76,10 +76,16 @@ def run_trials(
         on_event: told of everything that happens.
     """
     by_id = {one.id: one for one in work}
+    most_memory = max((node["Resources"].get("memory", 0.0) for node in ray.nodes()), default=0.0)
 
     def place(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         need = resources[config["trial"]]
-        bundle = {"CPU": need.cpus} | ({"GPU": need.gpus} if need.gpus else {})
+        bundle = {"CPU": need.cpus}
+        if need.gpus:
+            bundle["GPU"] = need.gpus
+        elif need.memory_gib:
+            # A trial that alone asks for more than there is still gets its try, by itself.
+            bundle["memory"] = min(need.memory_gib * 2**30, most_memory)
         return tune.PlacementGroupFactory([bundle])
 
     with tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:

@@ -14,7 +14,7 @@ from orchestrator.preflight import check_specs
 from orchestrator.scale import ChosenScale
 from orchestrator.storage import SweepFolder
 from orchestrator.winner import Winner, choose_winner
-from search_spaces.errors import InputError, Problem, SearchSpaceError
+from search_spaces.errors import InputError, Problem, SearchSpaceError, one_problem
 from search_spaces.expand import expand_stage
 from search_spaces.identity import spec_to_dict, trial_id, trial_name
 from search_spaces.space import SearchSpace, Stage
@@ -93,8 +93,15 @@ class Planner:
             InputError: search space, corpus, models or metrics cannot do what is asked.
         """
         planned: list[PlannedStage] = []
+        problems: list[Problem] = []
         for stage in self.space.stages:
-            planned.append(self._stage(stage, planned, folder))
+            try:
+                planned.append(self._stage(stage, planned, folder))
+            except InputError as error:
+                problems += error.problems
+                planned.append(PlannedStage(stage, ()))
+        if problems:
+            raise SearchSpaceError(dict.fromkeys(problems))
         first = next(trial for stage in planned for trial in stage.trials)
         return Plan(
             space=self.space,
@@ -243,7 +250,15 @@ def sweep_folder(out: Path, space: SearchSpace) -> SweepFolder:
     Args:
         out: the folder of all sweeps.
         space: its name names the folder.
+
+    Raises:
+        SearchSpaceError: something that is no folder is in the way.
     """
+    for place in (out / space.name, out, *out.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise SearchSpaceError(one_problem("--out", "", "must be a folder", str(place)))
+            break
     return SweepFolder(out / space.name)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from corpora.dialogue import Corpus
 from corpora.loaders import build_pairs
-from evaluators.encoders import resolve_encoder
+from evaluators.chatmgl_protocol import CHATMGL_MAX_NEW_TOKENS
+from evaluators.encoders import check_encoder
 from evaluators.wordnet import require_wordnet
-from search_spaces.errors import InputError, Problem
+from search_spaces.errors import InputError, Problem, one_problem
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.spec import CorpusSpec, DeltaSettings, TrialSpec
 from trainers.laptop_models import LAPTOP_MODELS
@@ -51,8 +52,11 @@ def check_specs(
     for spec, model in trials:
         once(f"pairs {spec.corpus} {spec.loader} {spec.split}", partial(_check_pairs, corpus, spec))
         if spec.metrics.bertscore_model is not None:
-            once(f"bertscore {spec.metrics}", partial(resolve_encoder, spec.metrics))
-        problems.update(dict.fromkeys(_length_problems(space, stage, spec, model.folder)))
+            once(f"bertscore {spec.metrics}", partial(check_encoder, spec.metrics))
+        try:
+            problems.update(dict.fromkeys(_length_problems(space, stage, spec, model.folder)))
+        except InputError as error:
+            problems.update(dict.fromkeys(error.problems))
     return list(problems)
 
 
@@ -73,7 +77,19 @@ def _length_problems(
     )
     problems = []
     new_tokens, longest = spec.decoding.max_new_tokens, spec.training.max_length
-    if new_tokens >= longest:
+    if spec.decoding.protocol == "chatmgl":
+        if longest <= CHATMGL_MAX_NEW_TOKENS:
+            problems.append(
+                Problem(
+                    space.name,
+                    place,
+                    f"`max_length > {CHATMGL_MAX_NEW_TOKENS}` must hold under `protocol: chatmgl`, "
+                    f"whose replies have {CHATMGL_MAX_NEW_TOKENS} tokens, so that a prompt has room",
+                    f"max_length={longest}",
+                    f"max_length={2 * CHATMGL_MAX_NEW_TOKENS}",
+                )
+            )
+    elif new_tokens >= longest:
         problems.append(
             Problem(
                 space.name,
@@ -107,6 +123,7 @@ def _length_problems(
                         f"stage {later.name}.from.best",
                         f"`valid_beams` must hold beam {beam} for {rule.best}",
                         str(list(spec.decoding.valid_beams)),
+                        f"valid_beams={[*spec.decoding.valid_beams, beam]}",
                     )
                 )
         if "bertscore" in rule.best and spec.metrics.bertscore_model is None:
@@ -116,6 +133,7 @@ def _length_problems(
                     f"stage {later.name}.from.best",
                     "`bertscore_model` must be set",
                     rule.best,
+                    "valid/rouge1_beam1",
                 )
             )
     return problems
@@ -126,6 +144,12 @@ def _positions(model: str, folder: Path | None) -> int | None:
         return LAPTOP_MODELS[model].n_positions
     if folder is None:
         return None  # Known once the model is fetched; the trainer checks it again.
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(one_problem(str(file), "", f"must be JSON: {error}")) from error
+    if not isinstance(config, dict):
+        raise InputError(one_problem(str(file), "", "must hold a JSON object", config))
     value = config.get("n_positions", config.get("max_position_embeddings"))
     return value if isinstance(value, int) else None

@@ -1,10 +1,13 @@
-"""How much of a machine one trial takes: a whole CPU core, and a share of a GPU by its memory."""
+"""How much of a machine one trial takes: a CPU core, and a share of a GPU or of memory."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import safe_open
 
 from search_spaces.spec import BaseSettings, DeltaSettings, TrialSpec
 
@@ -35,6 +38,8 @@ class TrialResources:
     cpus: float
     gpus: float
     """A fraction of one GPU; 0 where there is none."""
+    memory_gib: float = 0.0
+    """Host memory that the trial fills; only counted where there is no GPU."""
 
 
 def read_shape(folder: Path) -> ModelShape:
@@ -44,16 +49,28 @@ def read_shape(folder: Path) -> ModelShape:
         folder: model folder with a `config.json`.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    width = int(config.get("n_embd") or config["hidden_size"])
-    layers = int(config.get("n_layer") or config["num_hidden_layers"])
-    vocabulary = int(config["vocab_size"])
-    inner = int(config.get("n_inner") or config.get("intermediate_size") or 4 * width)
-    per_layer = 4 * width * width + 3 * width * inner
-    return ModelShape(layers * per_layer + vocabulary * width, layers, width, vocabulary)
+    return ModelShape(
+        parameters=_count_parameters(folder),
+        layers=int(config.get("n_layer") or config["num_hidden_layers"]),
+        width=int(config.get("n_embd") or config["hidden_size"]),
+        vocabulary=int(config["vocab_size"]),
+    )
 
 
-def estimate_memory_gib(spec: TrialSpec, shape: ModelShape) -> float:
-    """GPU memory a trial needs at its peak, training or generating, in GiB.
+def _count_parameters(folder: Path) -> int:
+    """Parameters in a folder's weights: from safetensors' headers, else from the files' size."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="np") as weights:
+            total += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118  (not a mapping)
+    if total:
+        return total
+    # Pickled weights are not opened to be counted; four bytes a parameter is their usual size.
+    return sum(file.stat().st_size for file in folder.glob("pytorch_model*.bin")) // 4
+
+
+def estimate_memory_gib(spec: TrialSpec, shape: ModelShape, on_gpu: bool) -> float:
+    """Memory a trial needs at its peak, training or generating, in GiB; of the GPU where there is one.
 
     Weights are fp32; every trained parameter adds a gradient and the optimiser's two moments;
     activations are kept for the backward pass (about 34 values per token, layer and unit of width
@@ -63,6 +80,7 @@ def estimate_memory_gib(spec: TrialSpec, shape: ModelShape) -> float:
     Args:
         spec: the trial.
         shape: its model's.
+        on_gpu: on a CPU, decoding bounds its cache to 1 GiB.
     """
     training = spec.training
     bytes_per_value = 4 if training.precision == "fp32" else 2
@@ -75,10 +93,10 @@ def estimate_memory_gib(spec: TrialSpec, shape: ModelShape) -> float:
         + 3 * 4.0 * tokens * shape.vocabulary
     )
     rows = spec.decoding.eval_batch_size * max(spec.decoding.beams)
-    generating = (
-        2.0 * 4 * rows * training.max_length * shape.layers * shape.width
-        + 3 * 4.0 * rows * shape.vocabulary
-    )
+    cache = 2.0 * 4 * rows * training.max_length * shape.layers * shape.width
+    if not on_gpu:
+        cache = min(cache, 2.0**30)
+    generating = cache + 3 * 4.0 * rows * shape.vocabulary
     peak = generating if isinstance(spec.method, BaseSettings) else max(learning, generating)
     return _CONTEXT_GIB + _MARGIN * (4.0 * shape.parameters + peak) / 2**30
 
@@ -91,7 +109,7 @@ def trial_resources(memory_gib: float, gpu_memory_gib: float | None) -> TrialRes
         gpu_memory_gib: of one GPU; None without a GPU.
     """
     if gpu_memory_gib is None:
-        return TrialResources(cpus=1, gpus=0)
+        return TrialResources(cpus=1, gpus=0, memory_gib=memory_gib)
     for share in _SHARES:
         if memory_gib <= share * gpu_memory_gib:
             return TrialResources(cpus=1, gpus=share)

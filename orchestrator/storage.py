@@ -73,7 +73,7 @@ def _read_object(file: Path, trial_id: str) -> dict[str, Any] | None:
     """A JSON object that says it is this trial's; anything else counts as not there."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return None
     return data if isinstance(data, dict) and data.get("id") == trial_id else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +72,28 @@ def run_sweep(
     folder.path.mkdir(parents=True, exist_ok=True)
     write_atomically(folder.path / "env.txt", environment_text())
     _publish_plan(plan, folder)
-    with closing(TrackingThread(folder, plan, display)) as tracking, _Workers(options) as workers:
-        for number in range(len(plan.stages)):
-            # Earlier results decide a later stage's trials: the plan is made anew.
-            plan = planner.plan(folder)
-            _publish_plan(plan, folder)
-            tracking.plan_changed(plan)
-            _run_stage(plan, plan.stages[number], folder, gpus, options, workers, tracking, display)
-        plan = planner.plan(folder)
-        _publish_plan(plan, folder)
-        write_floors(plan, folder, workers)
+    folder.write_json("status.json", sweep_status(folder.path))
+    with closing(TrackingThread(folder, plan, display)) as tracking:
+        try:
+            with _Workers(options) as workers:
+                for number in range(len(plan.stages)):
+                    # Earlier results decide a later stage's trials: the plan is made anew.
+                    plan = planner.plan(folder)
+                    _publish_plan(plan, folder)
+                    tracking.plan_changed(plan)
+                    _run_stage(
+                        plan, plan.stages[number], folder, gpus, options, workers, tracking, display
+                    )
+                plan = planner.plan(folder)
+                _publish_plan(plan, folder)
+                write_floors(plan, folder, workers)
+        except BaseException:
+            # Ray is shut down by now: no trial runs any more, and MLflow and status say so.
+            tracking.interrupt()
+            folder.write_json("status.json", sweep_status(folder.path))
+            raise
         display.say("writing the report")
-        report = write_report(folder.path)
-        tracking.finish(report)
+        tracking.finish(write_report(folder.path))
     status = sweep_status(folder.path)
     folder.write_json("status.json", status)
     return status
@@ -162,6 +171,7 @@ def _run_stage(
     resources = {
         one.id: _resources(trial, one, gpu_memory) for trial, one in zip(missing, work, strict=True)
     }
+    work = [replace(one, gpu_share=resources[one.id].gpus) for one in work]
     share = min(need.gpus for need in resources.values())
     slots = int(cluster.gpus / share) if share else int(cluster.cpus)
     progress = Progress(
@@ -223,10 +233,11 @@ def _work(trial: PlannedTrial, folder: SweepFolder, made: dict[str, Path]) -> Tr
 def _resources(
     trial: PlannedTrial, work: TrialWork, gpu_memory_gib: float | None
 ) -> TrialResources:
-    if gpu_memory_gib is None or work.model_folder is None:
+    if work.model_folder is None:
         # A model that is yet to be fetched has no known size: it gets a GPU of its own.
         return TrialResources(cpus=1, gpus=0 if gpu_memory_gib is None else 1)
-    need = estimate_memory_gib(trial.spec, read_shape(Path(work.model_folder)))
+    shape = read_shape(Path(work.model_folder))
+    need = estimate_memory_gib(trial.spec, shape, on_gpu=gpu_memory_gib is not None)
     return trial_resources(need, gpu_memory_gib)
 
 

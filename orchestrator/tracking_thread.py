@@ -21,8 +21,13 @@ from reports.tracking_store import TrackingError, tracking_store
 from reports.write import ReportPaths
 from search_spaces.identity import spec_to_dict
 
-_Job = TrialEvent | ReportPaths | None
-"""An event to note, the finished report, or the end."""
+
+class Interrupted:
+    """The sweep ended before its report: what ran then runs no more."""
+
+
+_Job = TrialEvent | ReportPaths | Interrupted | None
+"""An event to note, the finished report, an early end, or the end."""
 
 
 class TrackingThread:
@@ -58,6 +63,11 @@ class TrackingThread:
         self.jobs.put(report)
         self.close()
 
+    def interrupt(self) -> None:
+        """End the runs that are open, because their trials have ended with the sweep."""
+        self.jobs.put(Interrupted())
+        self.close()
+
     def close(self) -> None:
         """Write what is noted and end; may be called twice."""
         if self.thread.is_alive():
@@ -67,7 +77,7 @@ class TrackingThread:
     def _work(self) -> None:
         self._try(self._begin)
         while (job := self.jobs.get()) is not None:
-            if isinstance(job, ReportPaths):
+            if isinstance(job, ReportPaths | Interrupted):
                 # Also after an earlier failure: the store may have come back.
                 self._try(partial(self._reconcile, job))
             elif self.reachable:
@@ -109,8 +119,9 @@ class TrackingThread:
             case TrialFailed():
                 self.tracker.fail_trial(event.trial_id, event.reason, event.message)
 
-    def _reconcile(self, report: ReportPaths) -> None:
+    def _reconcile(self, end: ReportPaths | Interrupted) -> None:
         self.tracker.reconcile(self.folder.path)
         sweep = read_sweep(self.folder.path)
-        self.tracker.log_report(report, sweep)
+        if isinstance(end, ReportPaths):
+            self.tracker.log_report(end, sweep)
         self.tracker.finish_sweep(sweep)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from corpora.loaders import build_pairs, shared_pairs
 from corpora.read import read_corpus
+from orchestrator.memory import forget_peak_memory, hold_to_share, peak_memory_gib
 from orchestrator.provenance import code_version, package_versions, python_and_platform
 from orchestrator.storage import write_json
 from search_spaces.identity import spec_from_dict, spec_to_dict
@@ -36,6 +37,8 @@ class TrialWork:
     metric_versions: Mapping[str, str]
     folder: str
     """The trial's folder, `runs/<sweep>/trials/<id>`."""
+    gpu_share: float = 0.0
+    """Fraction of one GPU that the trial may fill; 0 on a machine without."""
 
 
 def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> dict[str, Any]:
@@ -74,7 +77,8 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
     )
     if source is None:
         raise FileNotFoundError(f"the files of {spec.model} are not here")
-    _forget_peak_memory()
+    hold_to_share(work.gpu_share)
+    forget_peak_memory()
     tuned = train(spec, source, pairs, folder, on_epoch)
     trained = time.monotonic()
     evaluation = evaluate(tuned, pairs, spec, scorer)
@@ -126,27 +130,6 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
     shutil.rmtree(folder / "trainer", ignore_errors=True)
     write_json(folder / "result.json", result)
     return result
-
-
-def peak_memory_gib() -> float:
-    """The most memory this process has held: of the GPU where there is one, else of the host."""
-    import resource
-    import sys
-
-    import torch
-
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**30, 3)
-    # Linux counts KiB, macOS bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)
-
-
-def _forget_peak_memory() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
 
 
 def _losses(tuned: TunedModel) -> dict[str, float]:
