@@ -6,7 +6,7 @@ from pathlib import Path
 
 from corpora.dialogue import PairSplits
 from search_spaces.spec import TrialSpec
-from trainers.examples import encode_splits
+from trainers.examples import check_length, encode_splits
 from trainers.loading import load_model
 from trainers.loss import mean_token_loss
 from trainers.progress import EpochReport, OnEpoch, StepRow, write_steps
@@ -24,8 +24,12 @@ def train_base(
         pairs: only the validation pairs are read.
         workdir: the trial's folder.
         on_epoch: told once, of epoch 0.
+
+    Raises:
+        ModelError: the model cannot be loaded or is too short for `max_length`.
     """
     model, tokenizer = load_model(source)
+    check_length(model.config, spec)
     model.eval()
     _, valid, _ = encode_splits(tokenizer, pairs, spec)
     loss = mean_token_loss(model, valid)

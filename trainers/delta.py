@@ -7,6 +7,7 @@ BitFit (Ben Zaken et al. 2021) by hand, because PEFT has no type for "the biases
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
@@ -51,6 +52,16 @@ def train_delta(
     """
     from transformers import set_seed
 
+    if settings.peft_type == "prefix" and spec.training.gradient_checkpointing:
+        raise ModelError(
+            one_problem(
+                "search space",
+                "gradient_checkpointing",
+                "prefix tuning gives the model a cache, which checkpointing would fill twice",
+                True,
+                "false",
+            )
+        )
     set_seed(spec.seed)
     base, tokenizer = load_model(source)
     check_length(base.config, spec, virtual_tokens(settings))
@@ -89,7 +100,14 @@ def _adapt(base: PreTrainedModel, settings: DeltaSettings) -> PeftModel:
     from peft import get_peft_model
 
     try:
-        return get_peft_model(base, _peft_config(base, settings))
+        if _output_layer(base).intersection(settings.target_modules or ()):
+            raise ValueError("the output layer's loss is fused with it, past any adapter")
+        with warnings.catch_warnings():
+            # LN tuning has no use for the layer's widths that PEFT looks for and misses.
+            warnings.filterwarnings("ignore", message="Unsupported layer type")
+            # PEFT's own call of a name that transformers is about to drop.
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            model = get_peft_model(base, _peft_config(base, settings))
     except ValueError as error:
         raise ModelError(
             one_problem(
@@ -100,6 +118,14 @@ def _adapt(base: PreTrainedModel, settings: DeltaSettings) -> PeftModel:
                 ", ".join(settings.target_modules or ()),
             )
         ) from error
+    return model
+
+
+def _output_layer(base: PreTrainedModel) -> set[str]:
+    """Every name by which a target could mean the layer that gives the scores."""
+    output = base.get_output_embeddings()
+    paths = [name.split(".") for name, module in base.named_modules() if module is output]
+    return {".".join(path[start:]) for path in paths for start in range(len(path))}
 
 
 def _peft_config(base: PreTrainedModel, settings: DeltaSettings) -> PeftConfig:

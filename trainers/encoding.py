@@ -42,7 +42,8 @@ def encode_prompt(
     """Token ids of a prompt in its template, at most `max_tokens` of them.
 
     The template's own tokens are kept; what is cut is the oldest of the patient's words, because
-    the reply answers the newest.
+    the reply answers the newest. Where the tokenizer opens every text with a token (as Llama's
+    does), so does the prompt.
 
     Args:
         tokenizer: of the model that will read the ids.
@@ -51,11 +52,13 @@ def encode_prompt(
         max_tokens: longest result, in tokens.
     """
     head, _, tail = template.partition("{prompt}")
+    opening = _opening_ids(tokenizer)
     # The head's trailing space belongs to the first word for byte-level BPE, hence one call for all.
-    whole = _ids(tokenizer, head + prompt + tail)
+    whole = opening + _ids(tokenizer, head + prompt + tail)
     if len(whole) <= max_tokens:
         return whole
-    head_ids, tail_ids = _ids(tokenizer, head.rstrip(" ")), _ids(tokenizer, tail)
+    head_ids = opening + _ids(tokenizer, head.removesuffix(" "))
+    tail_ids = _ids(tokenizer, tail)
     room = max_tokens - len(head_ids) - len(tail_ids)
     if room <= 0:
         return whole[-max_tokens:]
@@ -103,11 +106,19 @@ def encode_pair(
     truncated = len(reply_ids) > room
     reply_ids = reply_ids[:room]
     prompt_labels = prompt_ids if loss_on_prompt else [IGNORED_LABEL] * len(prompt_ids)
+    # Nothing predicts the first token; a label there would only count in the mean.
+    labels = [IGNORED_LABEL, *(prompt_labels + reply_ids)[1:]]
     return EncodedPair(
         input_ids=prompt_ids + reply_ids,
-        labels=list(prompt_labels) + reply_ids,
+        labels=labels,
         reply_truncated=truncated,
     )
+
+
+def _opening_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The token that the tokenizer puts before every text by itself, where there is one."""
+    first = tokenizer("a", verbose=False)["input_ids"][0]
+    return [int(first)] if first == tokenizer.bos_token_id else []
 
 
 def _from_word_start(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:

@@ -51,7 +51,7 @@ def _file_sha256(file: Path) -> str:
 def _read_index(file: Path) -> dict[str, str]:
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return {}  # The index only saves time: without it, every file is hashed again.
     return {str(key): str(value) for key, value in index.items()} if isinstance(index, dict) else {}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +45,7 @@ def describe(name: str) -> HubModel:
 
     if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE") == "1":
         raise HubError("offline mode is on (HF_HUB_OFFLINE)")
-    request = urllib.request.Request(f"{constants.ENDPOINT}/api/models/{name}")
+    request = urllib.request.Request(f"{constants.ENDPOINT}/api/models/{urllib.parse.quote(name)}")
     if token := get_token():
         request.add_header("Authorization", f"Bearer {token}")
     try:
@@ -51,10 +53,13 @@ def describe(name: str) -> HubModel:
             said = json.load(answer)
     except urllib.error.HTTPError as error:
         raise HubError(f"the hub does not give it out ({error})") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise HubError(f"the hub cannot be reached ({error})") from error
-    files = tuple(str(entry.get("rfilename", "")) for entry in said.get("siblings", []))
-    return HubModel(name, str(said.get("sha")), files)
+    try:
+        files = tuple(str(entry["rfilename"]) for entry in said.get("siblings", []))
+        return HubModel(name, str(said["sha"]), files)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise HubError(f"{constants.ENDPOINT} answers, but not as a hub does") from error
 
 
 def download(name: str) -> Path:
@@ -67,19 +72,22 @@ def download(name: str) -> Path:
         HubError: the hub does not give it.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+
+    # The client of either generation names here the root of its transport's errors.
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     model = describe(name)
-    safe = any(file.endswith(".safetensors") for file in model.files)
+    safe = any(
+        file in ("model.safetensors", "model.safetensors.index.json") for file in model.files
+    )
     weights = [] if safe else ["pytorch_model*.bin"]
     try:
+        # No `revision`: for a commit the client would keep no reference, and the next trial (or the
+        # next run, offline) would not find in the cache what this one put there.
         folder = snapshot_download(
-            name,
-            revision=model.commit,
-            allow_patterns=[*_FILES, *weights],
-            ignore_patterns=list(_NOT_FILES),
+            name, allow_patterns=[*_FILES, *weights], ignore_patterns=list(_NOT_FILES)
         )
-    except (OSError, HfHubHTTPError) as error:
+    except (OSError, HTTPError) as error:
         raise HubError(f"its download failed ({error})") from error
     return Path(folder)
 
@@ -104,5 +112,30 @@ def cached_snapshot(name: str) -> Path | None:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder holds a model's weights, whole or in shards."""
-    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+    """Whether a folder holds a model's weights, whole or in shards (and then all of them)."""
+    return not missing_weights(folder)
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """Files that a model's weights lack: none, some shards, or `model.safetensors` for all.
+
+    Args:
+        folder: looked into as transformers does: safetensors first, one file before shards.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return []
+        index = folder / f"{name}.index.json"
+        shards = _shards(index) if index.is_file() else []
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        # An index alone is no beginning: snapshots hold that of the format that was not fetched.
+        if len(missing) < len(shards):
+            return missing
+    return ["model.safetensors"]
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []  # Cut short, so the weights count as missing.

@@ -100,7 +100,7 @@ def make_laptop_model(name: str, split: SplitSpec) -> Path:
 
     shape = LAPTOP_MODELS[name]
     texts = list(_training_texts(split))
-    tokenizer = _train_tokenizer(texts, shape)
+    tokenizer = train_tokenizer(texts, shape)
     set_seed(shape.seed)
     config = GPT2Config(
         vocab_size=len(tokenizer),
@@ -143,7 +143,13 @@ def _training_texts(split: SplitSpec) -> Iterator[str]:
             yield "\n".join(utterance.text for utterance in dialogue.utterances)
 
 
-def _train_tokenizer(texts: list[str], shape: LaptopModel) -> PreTrainedTokenizerBase:
+def train_tokenizer(texts: list[str], shape: LaptopModel) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer of the texts, with one special token that begins, ends and pads.
+
+    Args:
+        texts: what its merges are learned from.
+        shape: `vocab_size` and `n_positions` are used.
+    """
     from tokenizers import Tokenizer
     from tokenizers.decoders import ByteLevel as ByteLevelDecoder
     from tokenizers.models import BPE

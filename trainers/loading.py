@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import one_problem
 from trainers.errors import ModelError
@@ -38,17 +38,33 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(one_problem("model", str(folder), f"cannot be loaded: {first}")) from error
+    model: PreTrainedModel = loaded[0]
+    parameters = {parameter for parameter, _ in model.named_parameters()}
+    if absent := sorted(parameters.intersection(loaded[1]["missing_keys"])):
+        # transformers would put random numbers in their place.
+        raise ModelError(
+            one_problem(
+                "model",
+                str(folder),
+                f"the weights must be a causal language model's, but {len(absent)} tensors are "
+                "missing",
+                absent[0],
+            )
+        )
     if tokenizer.eos_token_id is None:
         raise ModelError(
             one_problem("model", str(folder), "the tokenizer must have an end-of-text token")
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    rows = int(model.config.vocab_size)
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.weight.shape[0])
     if len(tokenizer) > rows:
         raise ModelError(
             one_problem(

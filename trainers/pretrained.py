@@ -9,7 +9,7 @@ from search_spaces.errors import nearest_choice, one_problem
 from search_spaces.spec import SplitSpec
 from trainers.errors import ModelError
 from trainers.fingerprint import folder_fingerprint
-from trainers.hub import HubError, cached_snapshot, describe, download, has_weights
+from trainers.hub import HubError, cached_snapshot, describe, download, missing_weights
 from trainers.laptop_models import LAPTOP_MODELS, laptop_folder, laptop_recipe
 from trainers.storage import models_folder
 
@@ -45,23 +45,22 @@ def find_model(name: str, split: SplitSpec) -> Pretrained:
         folder = laptop_folder(name, split)
         ready = (folder / "config.json").is_file()
         return Pretrained(name, folder if ready else None, laptop_recipe(name, split))
-    for folder in (Path(name).expanduser(), models_folder() / name):
+    for folder in (_as_path(name), models_folder() / name):
         if folder.is_dir():
             check_model_folder(name, folder)
             return Pretrained(name, folder.resolve(), folder_fingerprint(folder))
     if name.startswith((".", "/", "~")):
         raise ModelError(
-            one_problem(
-                "model", "", "the folder must exist", name, _nearest_folder(Path(name).expanduser())
-            )
+            one_problem("model", "", "the folder must exist", name, _nearest_folder(_as_path(name)))
         )
     cached = cached_snapshot(name)
-    if cached is not None:
-        check_model_folder(name, cached)
+    if cached is not None and not _missing_files(cached):
         return Pretrained(name, cached, f"hub:{cached.name}")
     try:
         return Pretrained(name, None, f"hub:{describe(name).commit}")
     except HubError as error:
+        if cached is not None:
+            check_model_folder(name, cached)
         raise _missing(name, str(error)) from error
 
 
@@ -101,17 +100,25 @@ def check_model_folder(name: str, folder: Path) -> None:
     Raises:
         ModelError: lists every kind of file that is missing.
     """
-    missing = []
-    if not (folder / "config.json").is_file():
-        missing.append("config.json")
-    if not has_weights(folder):
-        missing.append("model.safetensors")
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        missing.append("tokenizer.json (or vocab.json and merges.txt)")
-    if missing:
+    if missing := _missing_files(folder):
         raise ModelError(
             one_problem("model", str(folder), f"the folder must hold {', '.join(missing)}", name)
         )
+
+
+def _missing_files(folder: Path) -> list[str]:
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    missing += missing_weights(folder)
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        missing.append("tokenizer.json (or vocab.json and merges.txt)")
+    return missing
+
+
+def _as_path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # `~name` of nobody here
+        return Path(name)
 
 
 def _missing(name: str, why: str) -> ModelError:

@@ -54,6 +54,8 @@ def _card(spec: TrialSpec) -> str:
     loader = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
     package = "peft" if adapter else "transformers"
     method = "untrained" if isinstance(spec.method, BaseSettings) else f"tuned ({spec.method.kind})"
+    settings = ", generation_config=GenerationConfig.from_pretrained(FOLDER)" if adapter else ""
+    names = "AutoTokenizer, GenerationConfig" if adapter else "AutoTokenizer"
     example = spec.decoding.prompt_template.replace("{prompt}", "I cannot sleep.")
     fields = json.dumps(dataclasses.asdict(spec), indent=2, sort_keys=True, default=list)
     front = {"library_name": package, "pipeline_tag": "text-generation", "base_model": spec.model}
@@ -68,12 +70,12 @@ safe use with people in distress.
 
 ```python
 from {package} import {loader}
-from transformers import AutoTokenizer
+from transformers import {names}
 
 model = {loader}.from_pretrained(FOLDER)
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 inputs = tokenizer({example!r}, return_tensors="pt")
-reply = model.generate(**inputs)[0, inputs["input_ids"].shape[1]:]
+reply = model.generate(**inputs{settings})[0, inputs["input_ids"].shape[1]:]
 print(tokenizer.decode(reply, skip_special_tokens=True).strip())
 ```
 

@@ -59,6 +59,7 @@ def train_supervised(
     from trl import SFTTrainer
 
     log = _StepLog(valid, on_epoch)
+    use_cache = model.config.use_cache
     rows = [{"input_ids": e.input_ids, "labels": e.labels} for e in train]
     trainer = SFTTrainer(
         model=model,
@@ -70,9 +71,12 @@ def train_supervised(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    write_steps(workdir / "train.csv", log.rows)
-    model.eval()
+    try:
+        trainer.train()
+    finally:
+        # A curve that ends in NaN is a result too.
+        write_steps(workdir / "train.csv", log.rows)
+        _take_off_training(model, use_cache)
     return log.last_train_loss, log.last_valid_loss
 
 
@@ -89,6 +93,22 @@ def optimizer_steps(spec: TrialSpec, examples: int) -> int:
     return min(steps, training.max_steps or steps)
 
 
+def _take_off_training(model: PreTrainedModel | PeftModel, use_cache: bool | None) -> None:
+    """Leave a model as loading it would give it.
+
+    TRL and Accelerate put a fused head and autocasting over `forward`; a tuned model would be
+    evaluated in another precision than the one that is loaded from its folder, and sft in another
+    than delta. The Trainer turns off `use_cache` in the configuration that is saved.
+    """
+    outer: Any = model
+    inner: Any = outer.get_base_model() if hasattr(outer, "peft_config") else outer
+    for module in (outer, inner):
+        vars(module).pop("forward", None)
+        vars(module).pop("_original_forward", None)
+    inner.config.use_cache = use_cache
+    model.eval()
+
+
 def _sft_config(spec: TrialSpec, examples: int, workdir: Path) -> SFTConfig:
     from trl import SFTConfig
 
@@ -100,12 +120,17 @@ def _sft_config(spec: TrialSpec, examples: int, workdir: Path) -> SFTConfig:
                 "search space", "precision", "fp16 needs a GPU, and none is here", "fp16", "fp32"
             )
         )
+    # Renamed in transformers 5: the old name warns where the new one is known.
+    fields = SFTConfig.__dataclass_fields__
+    new, old = "activation_checkpointing", "gradient_checkpointing"
+    checkpointing = {new if new in fields else old: training.gradient_checkpointing}
     return SFTConfig(
         output_dir=str(workdir / "trainer"),
         per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         num_train_epochs=training.epochs,
-        max_steps=training.max_steps or -1,
+        # The Trainer would go round again until `max_steps`; here it only ends the epochs early.
+        max_steps=optimizer_steps(spec, examples) if training.max_steps else -1,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.lr_scheduler,
         warmup_steps=training.warmup_steps,
@@ -114,7 +139,6 @@ def _sft_config(spec: TrialSpec, examples: int, workdir: Path) -> SFTConfig:
         optim=training.optimizer,
         bf16=training.precision == "bf16",
         fp16=training.precision == "fp16",
-        gradient_checkpointing=training.gradient_checkpointing,
         max_length=training.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
@@ -130,6 +154,7 @@ def _sft_config(spec: TrialSpec, examples: int, workdir: Path) -> SFTConfig:
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
+        **checkpointing,
     )
 
 

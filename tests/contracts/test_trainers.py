@@ -1,0 +1,240 @@
+"""Every method, on every tiny model it applies to: what a trainer promises of a tuned model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from corpora.dialogue import Pair
+from evaluators.decoding import generate
+from search_spaces.spec import (
+    BaseSettings,
+    DeltaSettings,
+    MethodSettings,
+    PeftType,
+    SftSettings,
+    TrialSpec,
+)
+from tests.tiny import tiny_pairs, tiny_spec
+from trainers import delta, sft
+from trainers.encoding import encode_prompt
+from trainers.loading import load_model
+from trainers.progress import EpochReport
+from trainers.select import train
+from trainers.tuned import TunedModel
+
+Settings = BaseSettings | SftSettings | DeltaSettings
+PAIRS = tiny_pairs()
+METHODS: dict[str, Settings] = {
+    "base": BaseSettings(),
+    "sft": SftSettings(),
+    **{peft_type: DeltaSettings(peft_type=peft_type) for peft_type in get_args(PeftType)},
+}
+WHOLE_MODELS = ("base", "sft", "bitfit")
+"""Methods whose result is a whole model; the others' is an adapter."""
+ADDING = ("lora", "prefix", "prompt", "p-tuning", "ia3", "ln-tuning")
+"""Methods that add parameters; the others train those that are there."""
+TRAINABLE = {
+    # Width H=32, 2 layers, feed-forward 4H (GPT-2) or 2H (Llama), keys and values H/2 (Llama),
+    # 400 tokens, 128 positions.
+    ("base", "gpt2"): 0,
+    ("base", "llama"): 0,
+    ("sft", "gpt2"): 42_368,
+    ("sft", "llama"): 44_192,
+    ("lora", "gpt2"): 2 * 8 * (32 + 3 * 32),
+    ("lora", "llama"): 2 * 8 * ((32 + 32) + (32 + 16)),
+    ("prefix", "gpt2"): 16 * 2 * (2 * 32),
+    ("prefix", "llama"): 16 * 2 * (2 * 16),
+    ("prompt", "gpt2"): 16 * 32,
+    ("prompt", "llama"): 16 * 32,
+    ("p-tuning", "gpt2"): 16 * 32 + 3 * (32 * 32 + 32),
+    ("p-tuning", "llama"): 16 * 32 + 3 * (32 * 32 + 32),
+    ("ia3", "gpt2"): 2 * (3 * 32 + 4 * 32),
+    ("ia3", "llama"): 2 * (16 + 16 + 2 * 32),
+    ("ln-tuning", "gpt2"): (2 * 2 + 1) * 2 * 32,
+    ("ln-tuning", "llama"): (2 * 2 + 1) * 32,
+    ("bitfit", "gpt2"): 2 * (3 * 32 + 32 + 4 * 32 + 32 + 2 * 32) + 32,
+}
+"""Trainable parameters by method and family: what each method is said to train."""
+
+pytestmark = [
+    pytest.mark.usefixtures("no_network"),
+    # Said by PEFT as a user loads and runs an adapter; none is about what we do:
+    # it asks transformers by a name that is about to go,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    # it looks for widths that a layer norm does not have (and LN tuning does not need),
+    pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning"),
+    # and it drops position ids, which one unpadded prompt does not need.
+    pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning"),
+]
+
+
+@dataclass
+class Trained:
+    """One training and what was seen of it."""
+
+    name: str
+    spec: TrialSpec
+    source: Path
+    workdir: Path
+    result: TunedModel
+    told: list[EpochReport]
+    before: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Parameters as training began."""
+    open: set[str] = field(default_factory=set)
+    """Names of those that training could change."""
+
+    def load(self) -> tuple[Any, Any]:
+        """Model and tokenizer from the result's folder, as a user would."""
+        loader: Any = (
+            AutoModelForCausalLM if self.name in WHOLE_MODELS else AutoPeftModelForCausalLM
+        )
+        model = loader.from_pretrained(self.result.folder)
+        return model.eval(), AutoTokenizer.from_pretrained(self.result.folder)
+
+
+@pytest.fixture(scope="module", params=TRAINABLE, ids="-".join)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Two epochs of one step each."""
+    name, family = request.param
+    source = request.getfixturevalue(f"tiny_{family}")
+    spec = tiny_spec(source, METHODS[name], max_steps=None, epochs=2, batch_size=6)
+    workdir = tmp_path_factory.mktemp(f"{name}-{family}")
+    seen: dict[str, Any] = {}
+
+    def watched(model: Any, *rest: Any) -> tuple[float, float]:
+        seen["before"] = {n: p.detach().clone() for n, p in model.named_parameters()}
+        seen["open"] = {n for n, p in model.named_parameters() if p.requires_grad}
+        return train_supervised(model, *rest)
+
+    train_supervised = sft.train_supervised
+    told: list[EpochReport] = []
+    with pytest.MonkeyPatch.context() as watching:
+        watching.setattr(sft, "train_supervised", watched)
+        watching.setattr(delta, "train_supervised", watched)
+        result = train(spec, source, PAIRS, workdir, told.append)
+    return Trained(name, spec, source, workdir, result, told, **seen)
+
+
+def test_every_method_is_covered() -> None:
+    assert len(METHODS) == 9
+    assert {name for name, _ in TRAINABLE} == set(METHODS)
+    kinds = {type(settings) for settings in METHODS.values()}
+    assert kinds == set(get_args(get_args(MethodSettings)[0]))
+
+
+def test_what_is_trained_changes_and_nothing_else(trained: Trained) -> None:
+    if trained.name == "base":
+        trained.before = {
+            name: p.detach() for name, p in load_model(trained.source)[0].named_parameters()
+        }
+    after = dict(trained.result.model.named_parameters())
+    assert after.keys() == trained.before.keys()
+    changed = {n for n, p in after.items() if not torch.equal(p, trained.before[n])}
+    assert changed == trained.open
+    assert bool(changed) is (trained.name != "base")
+
+
+def test_frozen_weights_are_the_sources(trained: Trained) -> None:
+    source = dict(load_model(trained.source)[0].named_parameters())
+    model: Any = trained.result.model
+    inner = model.get_base_model() if trained.name in ADDING else model
+    frozen = {
+        name.replace("base_layer.", ""): parameter
+        for name, parameter in inner.named_parameters()
+        if trained.name == "base" or not parameter.requires_grad
+    }
+    if trained.name in (*ADDING, "base"):
+        assert frozen.keys() == source.keys()
+    for name, parameter in frozen.items():
+        assert torch.equal(parameter, source[name]), name
+
+
+def test_parameters_are_counted(trained: Trained, request: pytest.FixtureRequest) -> None:
+    name, family = request.node.callspec.params["trained"]
+    expected, whole = TRAINABLE[name, family], TRAINABLE["sft", family]
+    assert trained.result.trainable_parameters == expected
+    assert trained.result.total_parameters == whole + (expected if name in ADDING else 0)
+
+
+def test_the_result_can_be_used_at_once(trained: Trained) -> None:
+    model: Any = trained.result.model
+    assert not model.training
+    assert not any(module.training for module in model.modules())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    inner = model.get_base_model() if trained.name in ADDING else model
+    assert inner.config.use_cache is True
+    assert trained.result.valid_loss is not None
+    assert (trained.result.train_loss is None) is (trained.name == "base")
+
+
+def test_every_epoch_is_told_once(trained: Trained) -> None:
+    steps = [0] if trained.name == "base" else [1, 2]
+    assert [report.step for report in trained.told] == steps
+    assert [report.epoch for report in trained.told] == steps
+    assert {report.total_steps for report in trained.told} == {steps[-1]}
+    assert trained.told[-1].valid_loss == trained.result.valid_loss
+    rows = (trained.workdir / "train.csv").read_text().splitlines()[1:]
+    assert len(rows) == (1 if trained.name == "base" else 4)
+
+
+def test_it_loads_as_it_was(trained: Trained) -> None:
+    """A user's `from_pretrained` gives the scores that were evaluated."""
+    model, tokenizer = trained.load()
+    ids = torch.tensor([tokenizer("Patient: I do not sleep.\nTherapist:")["input_ids"]])
+    with torch.inference_mode():
+        loaded, kept = model(input_ids=ids).logits, trained.result.model(input_ids=ids).logits
+    assert loaded.dtype == torch.float32
+    torch.testing.assert_close(loaded, kept, rtol=1e-5, atol=1e-5)
+    files = {file.name for file in trained.result.folder.iterdir()}
+    assert ("adapter_model.safetensors" in files) is (trained.name not in WHOLE_MODELS)
+    assert ("model.safetensors" in files) is (trained.name in WHOLE_MODELS)
+
+
+def test_it_answers_as_it_was_evaluated(trained: Trained) -> None:
+    """Our beam-1 replies are those of the loaded model's own `generate`, prompt by prompt."""
+    model, tokenizer = trained.load()
+    spec = trained.spec
+    room = spec.training.max_length - spec.decoding.max_new_tokens
+    if trained.name == "base":
+        settings = GenerationConfig(
+            max_new_tokens=spec.decoding.max_new_tokens,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    else:
+        settings = GenerationConfig.from_pretrained(trained.result.folder)
+    replies = generate(trained.result, PAIRS.test, spec.decoding, (1,), spec.training.max_length, 0)
+    assert len(replies) == len(PAIRS.test)
+    for pair, reply in zip(PAIRS.test, replies, strict=True):
+        prompt = encode_prompt(tokenizer, pair.prompt, spec.decoding.prompt_template, room)
+        ids = torch.tensor([prompt])
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
+            )
+        text = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
+        assert text.strip() == reply.reply
+    assert any(reply.reply for reply in replies)
+
+
+def test_its_card_shows_how(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    """The card's example runs, and answers as our own decoding does."""
+    if trained.name == "base":
+        assert trained.result.folder == trained.source
+        assert [file.name for file in trained.workdir.iterdir()] == ["train.csv"]
+        return
+    card = (trained.result.folder / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    exec(code, {"FOLDER": str(trained.result.folder)})
+    spec = trained.spec
+    asked = Pair("s:1", "s", "I cannot sleep.", "Since when?")
+    (reply,) = generate(trained.result, [asked], spec.decoding, (1,), spec.training.max_length, 0)
+    assert capsys.readouterr().out == reply.reply + "\n"
