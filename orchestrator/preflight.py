@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,8 @@ from corpora.loaders import build_pairs
 from evaluators.chatmgl_protocol import CHATMGL_MAX_NEW_TOKENS
 from evaluators.encoders import check_encoder
 from evaluators.wordnet import require_wordnet
-from search_spaces.errors import InputError, Problem, one_problem
+from orchestrator.resources import read_config, read_shape
+from search_spaces.errors import InputError, Problem
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.spec import CorpusSpec, DeltaSettings, TrialSpec
 from trainers.laptop_models import LAPTOP_MODELS
@@ -51,6 +51,8 @@ def check_specs(
     once("wordnet", require_wordnet)
     for spec, model in trials:
         once(f"pairs {spec.corpus} {spec.loader} {spec.split}", partial(_check_pairs, corpus, spec))
+        if model.folder is not None:
+            once(f"shape {model.folder}", partial(read_shape, model.folder))
         if spec.metrics.bertscore_model is not None:
             once(f"bertscore {spec.metrics}", partial(check_encoder, spec.metrics))
         try:
@@ -107,7 +109,9 @@ def _length_problems(
                 place,
                 f"`max_length + virtual tokens <= {positions}` must hold, the positions of {spec.model}",
                 f"max_length={longest}, virtual tokens={virtual}",
-                f"max_length={positions - virtual}",
+                f"max_length={positions - virtual}"
+                if not virtual or longest >= positions
+                else f"num_virtual_tokens={positions - longest}",
             )
         )
     for later in space.stages:
@@ -144,12 +148,6 @@ def _positions(model: str, folder: Path | None) -> int | None:
         return LAPTOP_MODELS[model].n_positions
     if folder is None:
         return None  # Known once the model is fetched; the trainer checks it again.
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(one_problem(str(file), "", f"must be JSON: {error}")) from error
-    if not isinstance(config, dict):
-        raise InputError(one_problem(str(file), "", "must hold a JSON object", config))
+    config = read_config(folder)
     value = config.get("n_positions", config.get("max_position_embeddings"))
     return value if isinstance(value, int) else None

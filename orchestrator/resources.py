@@ -6,13 +6,19 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from search_spaces.errors import InputError, one_problem
 from search_spaces.spec import BaseSettings, DeltaSettings, TrialSpec
 
 _SHARES = (1 / 8, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2)
 """Shares that divide one GPU, so that trials pack without remainder."""
+
+_LAYERS = ("n_layer", "n_layers", "num_hidden_layers", "num_layers")
+_WIDTHS = ("n_embd", "n_embed", "d_model", "hidden_size")
+"""What the families call their shape in `config.json`."""
 
 _CONTEXT_GIB = 1.0
 """CUDA context, kernels and allocator slack."""
@@ -43,26 +49,67 @@ class TrialResources:
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """A model's shape, from its configuration alone.
+    """A model's shape, from its configuration and its weights' headers.
+
+    Where a family has names of its own for its shape, a GPT's of as many parameters stands in.
 
     Args:
         folder: model folder with a `config.json`.
+
+    Raises:
+        InputError: the configuration or the weights are damaged.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder)
+    text = config.get("text_config")  # Of models that also see or hear.
+    if isinstance(text, dict):
+        config = text
+    parameters = _count_parameters(folder)
+    layers = _first_count(config, _LAYERS) or 24
     return ModelShape(
-        parameters=_count_parameters(folder),
-        layers=int(config.get("n_layer") or config["num_hidden_layers"]),
-        width=int(config.get("n_embd") or config["hidden_size"]),
-        vocabulary=int(config["vocab_size"]),
+        parameters=parameters,
+        layers=layers,
+        width=_first_count(config, _WIDTHS) or math.isqrt(parameters // (12 * layers)),
+        vocabulary=_first_count(config, ("vocab_size",)),
     )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model's `config.json`.
+
+    Args:
+        folder: model folder.
+
+    Raises:
+        InputError: no JSON object.
+    """
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(one_problem(str(file), "", f"must be JSON: {error}")) from error
+    if not isinstance(config, dict):
+        raise InputError(one_problem(str(file), "", "must hold a JSON object", repr(config)))
+    return config
+
+
+def _first_count(config: dict[str, Any], names: tuple[str, ...]) -> int:
+    """The first of these settings that is a number; 0 where none is."""
+    found = (config[name] for name in names if isinstance(config.get(name), int))
+    return next(found, 0)
 
 
 def _count_parameters(folder: Path) -> int:
     """Parameters in a folder's weights: from safetensors' headers, else from the files' size."""
     total = 0
     for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="np") as weights:
-            total += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118  (not a mapping)
+        try:
+            with safe_open(file, framework="np") as weights:
+                names = weights.keys()
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                one_problem(str(file), "", f"must be whole safetensors weights: {error}")
+            ) from error
     if total:
         return total
     # Pickled weights are not opened to be counted; four bytes a parameter is their usual size.

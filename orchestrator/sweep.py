@@ -122,9 +122,9 @@ class _Workers:
 
     def call(self, function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call a function once per tuple of arguments, side by side."""
+        self.start()
         from orchestrator.execution import run_on_workers
 
-        self.start()
         return run_on_workers(function, arguments)
 
     def __exit__(self, *error: object) -> None:

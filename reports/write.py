@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from search_spaces.atomic import write_atomically
 from reports.figures import sweep_figures
 from reports.page import render_page
 from reports.render_csv import render_csv
@@ -16,6 +15,7 @@ from reports.render_markdown import render_markdown
 from reports.results import read_sweep
 from reports.status import REPORT_FOLDER, TABLE_FORMATS, TABLE_NAMES
 from reports.tables import report_tables
+from search_spaces.atomic import write_atomically
 
 _RENDERERS = {
     "md": render_markdown,

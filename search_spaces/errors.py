@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+_SHOWN_CHARACTERS = 120
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -56,11 +58,25 @@ def nearest_choice(value: object, choices: Iterable[str]) -> str:
     """The choice most like `value`, or an empty string where none is near.
 
     Args:
-        value: what was written.
+        value: what was written; a choice's initials (`lr`) mean that choice.
         choices: what would have been right.
     """
-    matches = difflib.get_close_matches(str(value).lower(), list(choices), n=1, cutoff=0.5)
+    word, choices = str(value).lower(), list(choices)
+    for choice in choices:
+        if "_" in choice and word == "".join(part[:1] for part in choice.split("_")):
+            return choice
+    matches = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     return matches[0] if matches else ""
+
+
+def shown_value(value: object) -> str:
+    """A value as a message shows it: as Python writes it, cut where it is long.
+
+    Args:
+        value: what was written.
+    """
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 
 def one_problem(

@@ -12,7 +12,6 @@ from search_spaces.fields import PARTS, method_fields, trial_fields
 from search_spaces.space import MethodEntry, SearchSpace, Stage
 from search_spaces.spec import (
     BaseSettings,
-    DecodingSpec,
     DeltaSettings,
     Scale,
     TrainingSpec,
@@ -50,11 +49,12 @@ def expand_stage(
         SearchSpaceError: the stage has no model, or leaves no trial.
     """
     trials: dict[TrialSpec, None] = {}
+    settings = _settings(space, scale, winner)
     for entry, point, seed in itertools.product(stage.methods, _points(stage), stage.seeds):
-        values = _settings(space, scale, winner) | dict(point)
+        values = settings | dict(point)
         if corpus is not None:
             values["corpus"] = corpus
-        spec = _trial(space, entry, values, seed, scale, winner)
+        spec = _trial(space, entry, values, seed, scale)
         if not any(_matches(spec, rule, scale) for rule in stage.exclude):
             trials.setdefault(_as_read(spec))
     if not trials:
@@ -83,10 +83,19 @@ def model_at_scale(name: str, scale: Scale) -> str:
 
 
 def _settings(space: SearchSpace, scale: Scale, winner: TrialSpec | None) -> dict[str, Any]:
-    if winner is not None:
-        # The winner was made with the same defaults and scale: it already holds them.
-        return {"loader": winner.loader, "model": winner.model}
-    return {**space.defaults, **space.scales.get(scale, {}), **space.fixed}
+    """What holds for a whole stage: the space's own settings, under everything its winner read.
+
+    A field that the winner's method ignored says nothing about what is best: the space's word for
+    it stands.
+    """
+    settings = {**space.defaults, **space.scales.get(scale, {}), **space.fixed}
+    if winner is None:
+        return settings
+    read = trial_fields().keys() - _ignored(winner) - {"seed"}
+    read -= {name for name in read if trial_fields()[name].part == "method"} - method_fields(
+        winner.method.kind
+    )
+    return settings | {name: field_value(winner, name) for name in sorted(read)}
 
 
 def _points(stage: Stage) -> Iterator[Mapping[str, Any]]:
@@ -105,7 +114,6 @@ def _trial(
     values: dict[str, Any],
     seed: int,
     scale: Scale,
-    winner: TrialSpec | None,
 ) -> TrialSpec:
     own = {
         name: value
@@ -118,9 +126,8 @@ def _trial(
             one_problem(space.name, "", "no `model` is named in `grid`, `defaults` or `methods`")
         )
     parts = {
-        part: dataclasses.replace(
-            getattr(winner, part) if winner is not None else cls(),
-            **{name: value for name, value in values.items() if trial_fields()[name].part == part},
+        part: cls(
+            **{name: value for name, value in values.items() if trial_fields()[name].part == part}
         )
         for part, cls in PARTS.items()
     }
@@ -140,25 +147,30 @@ def _matches(spec: TrialSpec, rule: Mapping[str, Any], scale: Scale) -> bool:
     )
 
 
+def _ignored(spec: TrialSpec) -> frozenset[str]:
+    """Bare names of the fields that nothing reads when this trial runs."""
+    ignored: set[str] = set()
+    if isinstance(spec.method, DeltaSettings):
+        ignored |= method_fields("delta") - _PEFT_READS[spec.method.peft_type] - {"peft_type"}
+    if spec.decoding.protocol == "chatmgl":
+        ignored |= {"max_new_tokens", "length_penalty"}
+    if spec.metrics.bertscore_model is None:
+        ignored.add("bertscore_layer")
+    if isinstance(spec.method, BaseSettings):
+        training = {f.name for f in dataclasses.fields(TrainingSpec)}
+        ignored |= training - {"max_length", "loss_on"}
+        if spec.decoding.protocol == "clean":
+            ignored.add("seed")  # Beam search draws nothing at random.
+    return frozenset(ignored)
+
+
 def _as_read(spec: TrialSpec) -> TrialSpec:
     """The trial with every field that nothing reads at its default, so that equal trials are equal."""
-    method, training, decoding, seed = spec.method, spec.training, spec.decoding, spec.seed
-    if isinstance(method, DeltaSettings):
-        read = _PEFT_READS[method.peft_type] | {"kind", "peft_type"}
-        method = DeltaSettings(
-            **{
-                f.name: getattr(method, f.name)
-                for f in dataclasses.fields(method)
-                if f.name in read
-            }
-        )
-    if decoding.protocol == "chatmgl":
-        fixed = DecodingSpec()
-        decoding = dataclasses.replace(
-            decoding, max_new_tokens=fixed.max_new_tokens, length_penalty=fixed.length_penalty
-        )
-    if isinstance(method, BaseSettings):
-        training = TrainingSpec(max_length=training.max_length, loss_on=training.loss_on)
-        if decoding.protocol == "clean":
-            seed = 0  # Beam search draws nothing at random.
-    return dataclasses.replace(spec, method=method, training=training, decoding=decoding, seed=seed)
+    ignored = _ignored(spec)
+
+    def kept(part: Any) -> Any:
+        names = [f.name for f in dataclasses.fields(part) if f.name not in ignored]
+        return type(part)(**{name: getattr(part, name) for name in names})
+
+    parts = {name: kept(getattr(spec, name)) for name in (*PARTS, "method")}
+    return dataclasses.replace(spec, seed=0 if "seed" in ignored else spec.seed, **parts)

@@ -6,17 +6,17 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from search_spaces.errors import Problem, nearest_choice
+from search_spaces.errors import Problem, nearest_choice, shown_value
 from search_spaces.spec import (
     BaseSettings,
+    ColumnMapping,
     CorpusSpec,
     DecodingSpec,
     DeltaSettings,
-    MethodSettings,
     MetricsSpec,
     SftSettings,
     SplitSpec,
@@ -33,9 +33,22 @@ PARTS: dict[str, type] = {
 }
 """The parts of a trial's specification, by the field that holds them."""
 
-METHODS: dict[str, type] = {"base": BaseSettings, "sft": SftSettings, "delta": DeltaSettings}
+METHODS: dict[str, type[BaseSettings | SftSettings | DeltaSettings]] = {
+    "base": BaseSettings,
+    "sft": SftSettings,
+    "delta": DeltaSettings,
+}
 """Settings class of each method, by its kind."""
 
+_WORDS = (
+    ("Input should", "must"),
+    ("String should", "must"),
+    ("Tuple should", "must"),
+    ("Field required", "is missing"),
+    ("a valid tuple", "a list"),
+    ("a dictionary or an instance of ColumnMapping", "a mapping"),
+    (" after validation, not 0", ""),
+)
 _OWN = ("model", "loader", "seed")
 
 
@@ -77,7 +90,7 @@ def is_list_field(name: str) -> bool:
 
 @cache
 def _adapter(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(trial_fields()[name].annotation)
+    return TypeAdapter(trial_fields()[name].annotation, config=ConfigDict(allow_inf_nan=False))
 
 
 def check_value(name: str, value: object, file: str, place: str) -> tuple[Any, list[Problem]]:
@@ -91,12 +104,13 @@ def check_value(name: str, value: object, file: str, place: str) -> tuple[Any, l
         file: for messages.
         place: for messages.
     """
-    if isinstance(value, bool) and "bool" not in str(trial_fields()[name].annotation):
-        return None, [
-            Problem(
-                file, place, "a number or text is needed, not a truth value", str(value).lower()
-            )
-        ]
+    if "bool" not in str(trial_fields()[name].annotation):
+        # YAML 1.1 reads `yes`, `on` and `off` as truth values, and pydantic those as numbers.
+        listed = value if isinstance(value, list) else [value]
+        for one in listed:
+            if isinstance(one, bool):
+                message = "a number or text is needed, not a truth value"
+                return None, [Problem(file, place, message, str(one).lower())]
     try:
         return _adapter(name).validate_python(value), []
     except ValidationError as error:
@@ -115,17 +129,28 @@ def problems_of(
         value: that value.
     """
     problems: dict[str, Problem] = {}
+    path, of_line, line = place.partition(" (line ")
     for finding in error.errors():
-        where = place + "".join(
+        if finding["type"] == "too_short" and finding["input"]:
+            continue  # Too short only because its items are wrong, which is told.
+        steps = "".join(
             f"[{step}]" if isinstance(step, int) else f".{step}"
             for step in finding["loc"]
             if isinstance(step, int) or step.isidentifier()
         )
+        where = f"{path}{steps}{of_line}{line}"
         got = finding.get("input", value)
         choices = _literal_choices(finding)
-        message = f"must be {', '.join(choices)}" if choices else _plain(finding["msg"])
+        if choices:
+            message = f"must be {', '.join(choices)}"
+        elif finding["type"] == "unexpected_keyword_argument":
+            got = finding["loc"][-1]
+            choices = [field.name for field in dataclasses.fields(ColumnMapping)]
+            message = f"unknown key (known: {', '.join(choices)})"
+        else:
+            message = _plain(finding["msg"])
         problems.setdefault(
-            where, Problem(file, where, message, repr(got), nearest_choice(got, choices))
+            where, Problem(file, where, message, shown_value(got), nearest_choice(got, choices))
         )
     return list(problems.values())
 
@@ -145,14 +170,9 @@ def unknown_name(name: object, known: Iterable[str], what: str, file: str, place
         file,
         place,
         f"unknown {what} (known: {', '.join(names)})",
-        repr(name),
+        shown_value(name),
         nearest_choice(name, names),
     )
-
-
-def choices_of(name: str) -> tuple[str, ...]:
-    """The words a field may be, where it is a choice; else nothing."""
-    return tuple(str(choice) for choice in get_args(trial_fields()[name].annotation))
 
 
 def _literal_choices(finding: Any) -> list[str]:
@@ -162,13 +182,7 @@ def _literal_choices(finding: Any) -> list[str]:
 
 
 def _plain(message: str) -> str:
-    return (
-        message.removeprefix("Input should be ")
-        .replace("Input should", "should")
-        .join(("must be ", "") if message.startswith("Input should be ") else ("", ""))
-    )
-
-
-def method_adapter() -> TypeAdapter[Any]:
-    """Validates one entry of `methods`."""
-    return TypeAdapter(MethodSettings)
+    """Pydantic's words in ours: `must be ...`, lists and mappings as YAML calls them."""
+    for theirs, ours in _WORDS:
+        message = message.replace(theirs, ours)
+    return message

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from search_spaces.spec import BaseSettings, DeltaSettings, TrialSpec
+from search_spaces.spec import BaseSettings, CorpusSpec, DeltaSettings, TrialSpec
 
 _ID_DIGITS = 16
 
@@ -33,9 +33,9 @@ def trial_id(
         model_fingerprint: of the model's weights and tokenizer.
         metric_versions: version of each metric that scores it.
     """
-    fields = _without_defaults(spec)
+    nameless = dataclasses.replace(spec.corpus, corpus=CorpusSpec().corpus)
+    fields = _without_defaults(dataclasses.replace(spec, corpus=nameless))
     fields.pop("model")
-    fields.get("corpus", {}).pop("corpus", None)
     identity = {
         "spec": fields,
         "corpus": corpus_hash,
@@ -90,9 +90,6 @@ def short_number(value: float) -> str:
     mantissa, e, exponent = text.partition("e")
     if e:
         return f"{mantissa}e{int(exponent)}"
-    if value != 0 and abs(value) < 0.001:
-        mantissa, _, exponent = f"{value:e}".partition("e")
-        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     if value != 0 and abs(value) < 0.01:
         mantissa, _, exponent = f"{value:e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
@@ -120,5 +117,6 @@ def _without_defaults(value: Any) -> dict[str, Any]:
             if nested:
                 kept[field.name] = nested
         elif field.name == "kind" or one != field.default:
-            kept[field.name] = list(one) if isinstance(one, tuple) else one
+            # -0.0 equals 0.0 and is written otherwise; adding zero makes it 0.0.
+            kept[field.name] = one + 0.0 if isinstance(one, float) else one
     return kept

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
-from search_spaces.errors import Problem, SearchSpaceError, nearest_choice
+from search_spaces.errors import Problem, SearchSpaceError, nearest_choice, shown_value
 from search_spaces.fields import check_value, is_list_field, trial_fields
-from search_spaces.space import SearchSpace
+from search_spaces.space import NAME_RULE, SearchSpace, is_name
+from search_spaces.yaml_file import parse_value
 
 _OPTION = "--set"
 
@@ -33,12 +32,14 @@ def apply_settings(space: SearchSpace, settings: tuple[str, ...]) -> SearchSpace
         key, equals, text = setting.partition("=")
         key = key.strip()
         if not equals or not key:
-            problems.append(Problem(_OPTION, "", "must be written key=value", repr(setting)))
+            message = "must be written key=value"
+            problems.append(Problem(_OPTION, "", message, shown_value(setting)))
             continue
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            problems.append(Problem(_OPTION, key, "the value is not valid YAML", repr(text)))
+            value = parse_value(_OPTION, text)
+        except SearchSpaceError:
+            message = "the value is not plain YAML"
+            problems.append(Problem(_OPTION, key, message, shown_value(text)))
             continue
         space, wrong = _apply(space, key, value)
         problems += wrong
@@ -48,13 +49,17 @@ def apply_settings(space: SearchSpace, settings: tuple[str, ...]) -> SearchSpace
 
 
 def _apply(space: SearchSpace, key: str, value: Any) -> tuple[SearchSpace, list[Problem]]:
+    if key == "name":
+        if not is_name(value):
+            return space, [Problem(_OPTION, key, NAME_RULE, shown_value(value))]
+        return replace(space, name=value), []
     if key == "seeds":
         seeds, problems = _values("seed", key, value if isinstance(value, list) else [value])
         stages = tuple(replace(stage, seeds=tuple(seeds)) for stage in space.stages)
         return replace(space, stages=stages), problems
     if key not in trial_fields():
-        near = nearest_choice(key, [*trial_fields(), "seeds"])
-        return space, [Problem(_OPTION, key, "unknown field", repr(key), near)]
+        near = nearest_choice(key, [*trial_fields(), "seeds", "name"])
+        return space, [Problem(_OPTION, key, "unknown field", shown_value(key), near)]
     many = isinstance(value, list) and not (
         is_list_field(key) and not any(isinstance(one, list) for one in value)
     )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from glob import escape, glob
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from search_spaces.errors import Problem, SearchSpaceError, nearest_choice, one_problem
+from search_spaces.errors import (
+    Problem,
+    SearchSpaceError,
+    nearest_choice,
+    one_problem,
+    shown_value,
+)
 from search_spaces.fields import (
     METHODS,
     check_value,
     is_list_field,
-    method_adapter,
     method_fields,
-    problems_of,
     trial_fields,
     unknown_name,
 )
@@ -25,9 +31,13 @@ from search_spaces.yaml_file import Path_, YamlFile, read_yaml
 Table = Literal["parameters", "methods"]
 _FOLDER = Path(__file__).parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+NAME_RULE = "must be letters, digits, `_`, `.` and `-`, at most 100 (it names a folder)"
+"""What a name that is refused is told."""
+
 _BEST = re.compile(
     r"valid/(loss|(rouge1|rouge2|rougeL|meteor|bertscore_(precision|recall|f1))(_beam[1-9]\d*)?)"
 )
+_SEEDS_RULE = "seeds are replicates, of the search space or of a stage"
 _TOP_KEYS = ("name", "description", "defaults", "scales", "seeds", "stages")
 _STAGE_KEYS = ("name", "table", "from", "grid", "zip", "exclude", "methods", "seeds")
 
@@ -84,6 +94,11 @@ class SearchSpace:
     """Set on the command line: over defaults and scales."""
 
 
+def is_name(value: object) -> bool:
+    """Whether a value can name a search space or a stage; see `NAME_RULE`."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
 def bundled_names() -> list[str]:
     """Names of the search spaces that come with the program."""
     return sorted(file.stem for file in _FOLDER.glob("*.yaml"))
@@ -105,20 +120,20 @@ def read_space(name_or_file: str, settings: tuple[str, ...] = ()) -> SearchSpace
 
 
 def _find(name_or_file: str) -> Path:
-    bundled = _FOLDER / f"{name_or_file}.yaml"
-    if "/" not in name_or_file and "\0" not in name_or_file and bundled.is_file():
-        return bundled
-    file = Path(name_or_file)
-    if "\0" not in name_or_file and file.is_file():
-        return file
-    here = [str(p) for p in Path().glob("*.yaml")]
+    if name_or_file in bundled_names():
+        return _FOLDER / f"{name_or_file}.yaml"
+    if os.path.isfile(name_or_file):  # Unlike Path's own, takes any text.
+        return Path(name_or_file)
+    folder = os.path.dirname(name_or_file)
+    is_folder = ", not a folder" if os.path.isdir(name_or_file) else ""
+    near = glob(os.path.join(escape(folder), "*.y*ml"))
     raise SearchSpaceError(
         one_problem(
             "search space",
             "",
-            f"must be a file or one of {', '.join(bundled_names())}",
+            f"must be a file or one of {', '.join(bundled_names())}{is_folder}",
             name_or_file,
-            nearest_choice(name_or_file, [*bundled_names(), *here]),
+            nearest_choice(name_or_file, near if folder else [*bundled_names(), *near]),
         )
     )
 
@@ -143,7 +158,7 @@ class _Parser:
         self.problems: list[Problem] = []
 
     def wrong(self, path: Path_, message: str, value: object = None, nearest: str = "") -> None:
-        shown = "" if value is None else repr(value)
+        shown = "" if value is None else shown_value(value)
         self.problems.append(
             Problem(self.file.name, self.file.place(path), message, shown, nearest)
         )
@@ -151,13 +166,11 @@ class _Parser:
     def space(self) -> SearchSpace:
         data = self.file.data
         self.keys(data, (), _TOP_KEYS, ("name", "stages"))
-        name = data.get("name")
-        if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name)):
-            self.wrong(
-                ("name",),
-                "must be letters, digits, `_`, `.` and `-`, at most 100 (it names a folder)",
-                name,
-            )
+        name, description = data.get("name"), data.get("description")
+        if name is not None and not is_name(name):
+            self.wrong(("name",), NAME_RULE, name)
+        if description is not None and not isinstance(description, str):
+            self.wrong(("description",), "must be text", description)
         seeds = self.seeds(data, ()) or (0,)
         defaults = self.fields(data.get("defaults"), ("defaults",))
         scales = self.scales(data.get("scales"))
@@ -167,7 +180,7 @@ class _Parser:
         return SearchSpace(
             name=str(name),
             stages=stages,
-            description=str(data.get("description") or ""),
+            description=description or "",
             defaults=defaults,
             scales=scales,
         )
@@ -200,12 +213,15 @@ class _Parser:
         values = self.values("seed", data["seeds"], (*path, "seeds"))
         return tuple(values)
 
-    def fields(self, value: object, path: Path_) -> dict[str, Any]:
-        """Field-value pairs: every name known, every value right."""
+    def fields(self, value: object, path: Path_, *, seed: bool = False) -> dict[str, Any]:
+        """Field-value pairs: every name known, every value right; `seed` only where it is read."""
         checked = {}
         for name, one in self.mapping(value, path).items():
             if name not in trial_fields():
                 self.unknown_field(name, (*path, str(name)))
+                continue
+            if name == "seed" and not seed:
+                self.wrong((*path, name), _SEEDS_RULE, name, "seeds")
                 continue
             result, problems = check_value(
                 name, one, self.file.name, self.file.place((*path, name))
@@ -236,8 +252,8 @@ class _Parser:
             result[name] = self.fields(fields, ("scales", name))
         return result
 
-    def values(self, name: str, value: object, path: Path_) -> list[Any]:
-        """The values of an axis: a list, or one value; each checked; none twice."""
+    def values(self, name: str, value: object, path: Path_, *, paired: bool = False) -> list[Any]:
+        """The values of an axis: a list, or one value; each checked; none twice, unless paired."""
         single = not isinstance(value, list) or (
             is_list_field(name) and not any(isinstance(one, list) for one in value)
         )
@@ -249,21 +265,23 @@ class _Parser:
             at = path if single else (*path, index)
             result, problems = check_value(name, one, self.file.name, self.file.place(at))
             self.problems += problems
-            if not problems and result in checked:
+            if not problems and not paired and result in checked:
                 self.wrong(at, "a value may stand once in an axis", one)
             elif not problems:
                 checked.append(result)
         return checked
 
-    def axes(self, value: object, path: Path_) -> dict[str, tuple[Any, ...]]:
+    def axes(
+        self, value: object, path: Path_, *, paired: bool = False
+    ) -> dict[str, tuple[Any, ...]]:
         axes = {}
         for name, values in self.mapping(value, path).items():
             if name == "seed":
-                self.wrong((*path, name), "seeds are replicates, not an axis", name, "seeds")
+                self.wrong((*path, name), _SEEDS_RULE, name, "seeds")
             elif name not in trial_fields():
                 self.unknown_field(name, (*path, str(name)))
             else:
-                axes[name] = tuple(self.values(name, values, (*path, name)))
+                axes[name] = tuple(self.values(name, values, (*path, name), paired=paired))
         return axes
 
     def stages(self, value: object, seeds: tuple[int, ...]) -> tuple[Stage, ...]:
@@ -287,8 +305,8 @@ class _Parser:
     ) -> Stage:
         self.keys(data, path, _STAGE_KEYS, ("name", "methods"))
         name = data.get("name")
-        if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name)):
-            self.wrong((*path, "name"), "must be letters, digits, `_`, `.` and `-`", name)
+        if name is not None and not is_name(name):
+            self.wrong((*path, "name"), NAME_RULE, name)
         elif name in earlier:
             self.wrong((*path, "name"), "two stages may not share a name", name)
         table = data.get("table")
@@ -301,7 +319,7 @@ class _Parser:
             )
         grid, zipped = (
             self.axes(data.get("grid"), (*path, "grid")),
-            self.axes(data.get("zip"), (*path, "zip")),
+            self.axes(data.get("zip"), (*path, "zip"), paired=True),
         )
         for both in sorted(set(grid) & set(zipped)):
             self.wrong(
@@ -336,7 +354,7 @@ class _Parser:
         rule: dict[str, Any] = {}
         if "kind" in given:
             kind = given.pop("kind")
-            if kind not in METHODS:
+            if kind not in list(METHODS):  # A list: what is written may not be hashable.
                 self.wrong(
                     (*path, "kind"),
                     f"must be {', '.join(METHODS)}",
@@ -344,7 +362,7 @@ class _Parser:
                     nearest_choice(kind, METHODS),
                 )
             rule["kind"] = kind
-        return rule | self.fields(given, path)
+        return rule | self.fields(given, path, seed=True)
 
     def winner_of(self, value: object, path: Path_, earlier: list[str]) -> WinnerOf | None:
         if value is None:
@@ -385,7 +403,7 @@ class _Parser:
                 self.wrong(at, "must be a mapping with `kind`", data, f"{{kind: {data}}}")
                 continue
             kind = data.get("kind")
-            if kind not in METHODS:
+            if kind not in list(METHODS):
                 message = "`kind` is missing" if kind is None else f"must be {', '.join(METHODS)}"
                 self.wrong((*at, "kind"), message, kind, nearest_choice(kind, METHODS))
                 continue
@@ -393,8 +411,6 @@ class _Parser:
         return tuple(entries)
 
     def method(self, data: Mapping[str, Any], kind: str, path: Path_) -> MethodEntry:
-        from pydantic import ValidationError
-
         own = {k: v for k, v in data.items() if k == "kind" or k in method_fields(kind)}
         rest = {k: v for k, v in data.items() if k not in own}
         for name in list(rest):
@@ -403,12 +419,10 @@ class _Parser:
                 del rest[name]
                 near = nearest_choice(name, [*method_fields(kind), *_shared_fields()])
                 self.wrong((*path, str(name)), f"unknown setting of {kind}", name, near)
-        settings: Any = BaseSettings()
-        try:
-            settings = method_adapter().validate_python(own)
-        except ValidationError as error:
-            self.problems += problems_of(error, self.file.name, self.file.place(path))
-        return MethodEntry(settings, frozenset(own) - {"kind"}, self.fields(rest, path))
+        del own["kind"]
+        values = self.fields(own, path)
+        # Where a value is wrong, the problem is noted and the entry is never used.
+        return MethodEntry(METHODS[kind](**values), frozenset(own), self.fields(rest, path))
 
 
 def _shared_fields() -> list[str]:

@@ -29,6 +29,8 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beams = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 NonEmpty = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy, too, takes for a seed."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -68,7 +70,7 @@ class SplitSpec:
     train_fraction: Fraction = 0.8
     valid_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.1
-    split_seed: NonNegativeInt = 0
+    split_seed: Seed = 0
     max_train_pairs: PositiveInt | None = None
     """At most this many training pairs, drawn without regard to their order; all where absent."""
     max_valid_pairs: PositiveInt | None = None
@@ -122,7 +124,7 @@ class DecodingSpec:
     length_penalty: float = 1.0
     eval_batch_size: PositiveInt = 32
     """Prompts decoded together."""
-    prompt_template: NonEmpty = "Patient: {prompt}\nTherapist:"
+    prompt_template: Annotated[str, Field(pattern=r"\{prompt\}")] = "Patient: {prompt}\nTherapist:"
     """Text around the patient's words; `{prompt}` is replaced."""
 
 
@@ -162,7 +164,7 @@ class DeltaSettings:
     """LoRA scale is `alpha / rank`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """LoRA dropout."""
-    target_modules: tuple[str, ...] | None = None
+    target_modules: Annotated[tuple[NonEmpty, ...], Field(min_length=1)] | None = None
     """Module names that get LoRA or IA3; absent: PEFT's own choice for the architecture."""
     num_virtual_tokens: PositiveInt = 16
     """Length of the learned prefix or prompt."""
@@ -179,7 +181,7 @@ class TrialSpec:
     """Hugging Face name or local folder of a causal language model, or `laptop-medium`, `laptop-large`."""
     method: MethodSettings
     loader: Loader = "v1"
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     corpus: CorpusSpec = field(default_factory=CorpusSpec)
     split: SplitSpec = field(default_factory=SplitSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.atomic import write_atomically
 from reports.examples import MOST_EXAMPLES, reply_examples
 from reports.page import shown_duration
 from reports.results import ReportError, read_sweep
 from reports.status import TABLE_NAMES, sweep_status
 from reports.tables import PROTOCOLS
 from reports.write import write_report
+from search_spaces.atomic import write_atomically
 from tests.unit.reports.sweep_builder import make_scores, make_spec, trial_id
 
 
