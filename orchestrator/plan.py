@@ -92,6 +92,8 @@ class Planner:
         Raises:
             InputError: search space, corpus, models or metrics cannot do what is asked.
         """
+        # A model without files may have been fetched or made since the last plan.
+        self.models = {key: model for key, model in self.models.items() if model.folder}
         planned: list[PlannedStage] = []
         problems: list[Problem] = []
         for stage in self.space.stages:
@@ -138,12 +140,13 @@ class Planner:
         problems: list[Problem] = []
         for spec in specs:
             key = (spec.model, spec.split)
-            if key not in self.models:
-                try:
-                    self.models[key] = find_model(spec.model, spec.split)
-                except InputError as error:
-                    problems += error.problems
-                    self.models[key] = Pretrained(spec.model, None, "missing")
+            if key in self.models:
+                continue
+            try:
+                self.models[key] = find_model(spec.model, spec.split)
+            except InputError as error:
+                problems += error.problems
+                self.models[key] = Pretrained(spec.model, None, "missing")
         problems += check_specs(
             self.space,
             stage,

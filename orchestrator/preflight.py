@@ -13,7 +13,7 @@ from evaluators.chatmgl_protocol import CHATMGL_MAX_NEW_TOKENS
 from evaluators.encoders import check_encoder
 from evaluators.wordnet import require_wordnet
 from orchestrator.resources import read_config, read_shape
-from search_spaces.errors import InputError, Problem
+from search_spaces.errors import InputError, Problem, SearchSpaceError
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.spec import CorpusSpec, DeltaSettings, TrialSpec
 from trainers.laptop_models import LAPTOP_MODELS
@@ -151,3 +151,19 @@ def _positions(model: str, folder: Path | None) -> int | None:
     config = read_config(folder)
     value = config.get("n_positions", config.get("max_position_embeddings"))
     return value if isinstance(value, int) else None
+
+
+def check_device(space: SearchSpace, trials: Iterable[TrialSpec], has_gpu: bool) -> None:
+    """See that trials can run on the device there is.
+
+    Args:
+        space: for messages.
+        trials: to be run.
+        has_gpu: here, or on the cluster that trials go to.
+
+    Raises:
+        SearchSpaceError: half precision without a GPU.
+    """
+    if not has_gpu and any(spec.training.precision == "fp16" for spec in trials):
+        message = "fp16 needs a GPU, and none was found"
+        raise SearchSpaceError([Problem(space.name, "precision", message, "'fp16'", "fp32")])

@@ -11,7 +11,7 @@ from trainers.errors import ModelError
 from trainers.fingerprint import folder_fingerprint
 from trainers.hub import HubError, cached_snapshot, describe, download, missing_weights
 from trainers.laptop_models import LAPTOP_MODELS, laptop_folder, laptop_recipe
-from trainers.storage import models_folder
+from trainers.storage import models_folder, nearest_folder
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
 
@@ -51,7 +51,7 @@ def find_model(name: str, split: SplitSpec) -> Pretrained:
             return Pretrained(name, folder.resolve(), folder_fingerprint(folder))
     if name.startswith((".", "/", "~")):
         raise ModelError(
-            one_problem("model", "", "the folder must exist", name, _nearest_folder(_as_path(name)))
+            one_problem("model", "", "the folder must exist", name, nearest_folder(_as_path(name)))
         )
     cached = cached_snapshot(name)
     if cached is not None and not _missing_files(cached):
@@ -138,10 +138,3 @@ def _missing(name: str, why: str) -> ModelError:
             else "",
         )
     )
-
-
-def _nearest_folder(path: Path) -> str:
-    if not path.parent.is_dir():
-        return ""
-    near = nearest_choice(path.name, [p.name for p in path.parent.iterdir() if p.is_dir()])
-    return str(path.parent / near) if near else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from search_spaces.errors import nearest_choice
+
 
 def models_folder() -> Path:
     """Folder in which a model put by hand is found by its name.
@@ -23,3 +25,15 @@ def cache_folder() -> Path:
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "sweep-orchestrator"
+
+
+def nearest_folder(path: Path) -> str:
+    """The folder beside `path` whose name is most like it; empty where none is.
+
+    Args:
+        path: a folder that is not there.
+    """
+    if not path.parent.is_dir():
+        return ""
+    near = nearest_choice(path.name, [p.name for p in path.parent.iterdir() if p.is_dir()])
+    return str(path.parent / near) if near else ""
