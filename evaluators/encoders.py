@@ -58,6 +58,8 @@ def resolve_encoder(metrics: MetricsSpec) -> Encoder | None:
     folder, fingerprint = resolve_bertscore_model(name)
     layers = _layer_count(folder)
     layer = metrics.bertscore_layer
+    if layer is None and name == BUNDLED_ENCODER:
+        layer = layers  # Not in bert-score's table, whose import takes seconds.
     if layer is None:
         table = _recommended_layers()
         recommended = table.get(name) or table.get(Path(name).name) or layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _WORKER_RETRIES = 2
 """How often a trial whose worker died is started again."""
+
+_MEMORY_STEP_GIB = 2.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def run_trials(
             bundle["GPU"] = need.gpus
         elif need.memory_gib:
             # A trial that alone asks for more than there is still gets its try, by itself.
-            bundle["memory"] = min(need.memory_gib * 2**30, most_memory)
+            bundle["memory"] = min(_in_steps(need.memory_gib) * 2**30, most_memory)
         return tune.PlacementGroupFactory([bundle])
 
     with tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:
@@ -106,20 +109,33 @@ def run_trials(
         tuner.fit()
 
 
-def run_on_workers(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Call a function once per tuple of arguments, side by side on Ray's workers.
+def start_on_workers(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Begin to call a function once per tuple of arguments, beside whatever else Ray runs.
 
     Args:
         function: a module's own function.
         arguments: of each call.
 
     Returns:
-        The calls' results, in order.
+        What `wait_for` takes.
     """
-    remote = ray.remote(num_cpus=1)(function)
-    calls = [remote.remote(*one) for one in arguments]
-    results: list[Any] = ray.get(calls)
+    remote = ray.remote(num_cpus=0)(function)
+    return [remote.remote(*one) for one in arguments]
+
+
+def wait_for(calls: Sequence[Any]) -> list[Any]:
+    """The results of calls that `start_on_workers` began, in their order.
+
+    Args:
+        calls: what it returned.
+    """
+    results: list[Any] = ray.get(list(calls))
     return results
+
+
+def _in_steps(memory_gib: float) -> float:
+    """Rounded up, so that trials of one kind ask for the same and a worker can serve them all."""
+    return math.ceil(memory_gib / _MEMORY_STEP_GIB) * _MEMORY_STEP_GIB
 
 
 def _trainable(config: dict[str, Any], work: Mapping[str, TrialWork]) -> None:

@@ -10,42 +10,84 @@ from orchestrator.plan import Plan
 from orchestrator.storage import SweepFolder
 from search_spaces.identity import spec_from_dict, spec_to_dict
 
+_NAMES = ("echo", "fixed")
+
 
 class Workers(Protocol):
-    """Something that calls functions side by side."""
+    """Something that calls functions beside the sweep's trials."""
 
-    def call(self, function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a function once per tuple of arguments."""
+    def begin(self, function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Begin to call a function once per tuple of arguments."""
+        ...
+
+    def wait(self, calls: Sequence[Any]) -> list[Any]:
+        """The calls' results."""
         ...
 
 
-def write_floors(plan: Plan, folder: SweepFolder, workers: Workers) -> None:
-    """Bring `floors.json` up to date: one entry a floor, test set and way of scoring.
+class Floors:
+    """Brings `floors.json` up to date: one entry a floor, test set and way of scoring.
 
-    Floors that are there already for the same test set, metrics and corpus are kept.
+    Floors that are there already for the same test set, metrics and corpus are kept; the others are
+    computed beside the trials.
 
     Args:
-        plan: the sweep's.
-        folder: its folder.
+        folder: the sweep's.
         workers: compute what is missing.
     """
-    known = {entry["key"]: entry for entry in _read(folder)}
-    wanted: dict[str, dict[str, Any]] = {}
+
+    def __init__(self, folder: SweepFolder, workers: Workers) -> None:
+        self.folder = folder
+        self.workers = workers
+        self.known = {str(entry["key"]): entry for entry in _read(folder)}
+        self.calls: dict[str, Any] = {}
+
+    def begin(self, plan: Plan) -> None:
+        """Begin to compute what is missing for a plan's trials.
+
+        Args:
+            plan: the sweep's, as far as it is known.
+        """
+        missing = [
+            (key, spec)
+            for key, spec in _test_sets(plan).items()
+            if key not in self.calls and not all(f"{f} {key}" in self.known for f in _NAMES)
+        ]
+        if missing:
+            calls = self.workers.begin(floors_of, [(spec,) for _, spec in missing])
+            self.calls |= dict(zip((key for key, _ in missing), calls, strict=True))
+
+    def write(self, plan: Plan) -> None:
+        """Write `floors.json`, once everything in it is there.
+
+        Args:
+            plan: the sweep's at its end; test sets without a finished trial have no entry.
+        """
+        self.begin(plan)
+        for key, floors in zip(
+            self.calls, self.workers.wait(list(self.calls.values())), strict=True
+        ):
+            for floor in floors:
+                name = f"{floor['floor']} {key}"
+                self.known[name] = {"key": name, **floor}
+        done = {trial.id for trial in plan.trials if self.folder.result(trial.id) is not None}
+        wanted = _test_sets(plan, done)
+        entries = [self.known[f"{floor} {key}"] for key in wanted for floor in _NAMES]
+        self.folder.write_json("floors.json", entries)
+
+
+def _test_sets(plan: Plan, only: set[str] | None = None) -> dict[str, dict[str, Any]]:
+    """One specification for each test set and way of scoring, by what tells them apart."""
+    found: dict[str, dict[str, Any]] = {}
     for trial in plan.trials:
-        if folder.result(trial.id) is None:
+        if only is not None and trial.id not in only:
             continue
         spec = spec_to_dict(trial.spec)
         parts = {name: spec[name] for name in ("loader", "split", "metrics", "corpus")}
         parts["decoding"] = {name: spec["decoding"][name] for name in ("protocol", "beams")}
         parts["content_hash"] = plan.corpus.content_hash
-        wanted.setdefault(json.dumps(parts, sort_keys=True), spec)
-    missing = [key for key in wanted if f"echo {key}" not in known or f"fixed {key}" not in known]
-    computed = workers.call(floors_of, [(wanted[key],) for key in missing]) if missing else []
-    for key, floors in zip(missing, computed, strict=True):
-        for floor in floors:
-            known[f"{floor['floor']} {key}"] = {"key": f"{floor['floor']} {key}", **floor}
-    keep = [known[f"{floor} {key}"] for key in wanted for floor in ("echo", "fixed")]
-    folder.write_json("floors.json", keep)
+        found.setdefault(json.dumps(parts, sort_keys=True), spec)
+    return found
 
 
 def floors_of(spec_data: Mapping[str, Any]) -> list[dict[str, Any]]:

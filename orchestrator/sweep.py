@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.display import Display, Progress
 from orchestrator.environment import set_environment
 from orchestrator.events import TrialEvent
-from orchestrator.floors import write_floors
+from orchestrator.floors import Floors
 from orchestrator.plan import (
     Plan,
     PlannedStage,
@@ -76,17 +76,26 @@ def run_sweep(
     with closing(TrackingThread(folder, plan, display)) as tracking:
         try:
             with _Workers(options) as workers:
+                floors = Floors(folder, workers)
                 for number in range(len(plan.stages)):
                     # Earlier results decide a later stage's trials: the plan is made anew.
                     plan = planner.plan(folder)
                     _publish_plan(plan, folder)
                     tracking.plan_changed(plan)
                     _run_stage(
-                        plan, plan.stages[number], folder, gpus, options, workers, tracking, display
+                        plan,
+                        plan.stages[number],
+                        folder,
+                        gpus,
+                        options,
+                        workers,
+                        floors,
+                        tracking,
+                        display,
                     )
                 plan = planner.plan(folder)
                 _publish_plan(plan, folder)
-                write_floors(plan, folder, workers)
+                floors.write(plan)
         except BaseException:
             # Ray is shut down by now: no trial runs any more, and MLflow and status say so.
             tracking.interrupt()
@@ -120,12 +129,20 @@ class _Workers:
             self.cluster = self.context.__enter__()
         return self.cluster
 
-    def call(self, function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a function once per tuple of arguments, side by side."""
+    def begin(self, function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Begin to call a function once per tuple of arguments, beside the trials."""
         self.start()
-        from orchestrator.execution import run_on_workers
+        from orchestrator.execution import start_on_workers
 
-        return run_on_workers(function, arguments)
+        return start_on_workers(function, arguments)
+
+    def wait(self, calls: Sequence[Any]) -> list[Any]:
+        """The calls' results, in order."""
+        if not calls:
+            return []
+        from orchestrator.execution import wait_for
+
+        return wait_for(calls)
 
     def __exit__(self, *error: object) -> None:
         if self.context is not None:
@@ -139,6 +156,7 @@ def _run_stage(
     gpus: tuple[Gpu, ...],
     options: SweepOptions,
     workers: _Workers,
+    floors: Floors,
     tracking: TrackingThread,
     display: Display,
 ) -> None:
@@ -178,6 +196,7 @@ def _run_stage(
         name, {t.id: t.name for t in missing}, done_before=before, slots=max(slots, 1)
     )
     display.stage(progress)
+    floors.begin(plan)
 
     def on_event(event: TrialEvent) -> None:
         progress.take(event)
@@ -210,7 +229,7 @@ def _make_laptop_models(
         return {}
     names = ", ".join(sorted({name for name, _ in needed.values()}))
     display.say(f"making {names} from the bundled corpus (once; about two minutes)")
-    folders = workers.call(make_laptop_model, list(needed.values()))
+    folders = workers.wait(workers.begin(make_laptop_model, list(needed.values())))
     return dict(zip(needed, folders, strict=True))
 
 

@@ -12,9 +12,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from corpora.dialogue import Corpus
 from corpora.read import read_corpus
 from corpora.splits import split_sessions
 from search_spaces.spec import CorpusSpec, SplitSpec
@@ -63,7 +65,7 @@ def laptop_recipe(name: str, split: SplitSpec) -> str:
     """
     recipe = {
         "shape": asdict(LAPTOP_MODELS[name]),
-        "corpus": read_corpus(CorpusSpec()).content_hash,
+        "corpus": _sample().content_hash,
         "sessions": _training_sessions(split),
     }
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
@@ -130,15 +132,21 @@ def make_laptop_model(name: str, split: SplitSpec) -> Path:
     return folder
 
 
+@cache
+def _sample() -> Corpus:
+    """The bundled corpus, which does not change while the program runs."""
+    return read_corpus(CorpusSpec())
+
+
 def _training_sessions(split: SplitSpec) -> list[str]:
-    sessions = [dialogue.session for dialogue in read_corpus(CorpusSpec()).dialogues]
+    sessions = [dialogue.session for dialogue in _sample().dialogues]
     parts = split_sessions(sessions, split)
     return [session for session in sessions if parts[session] == "train"]
 
 
 def _training_texts(split: SplitSpec) -> Iterator[str]:
     kept = set(_training_sessions(split))
-    for dialogue in read_corpus(CorpusSpec()).dialogues:
+    for dialogue in _sample().dialogues:
         if dialogue.session in kept:
             yield "\n".join(utterance.text for utterance in dialogue.utterances)
 
