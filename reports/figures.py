@@ -40,6 +40,10 @@ def sweep_figures(sweep: SweepResults) -> tuple[DrawnFigure, ...]:
     return tuple(figure for figure in figures if figure is not None)
 
 
+_SMOOTHING = 20
+"""A loss curve of at least twice as many points is drawn as a running mean."""
+
+
 @dataclass(frozen=True)
 class _Point:
     """Replicates in a figure: their settings as shown, and the mean score."""
@@ -82,12 +86,13 @@ def _by_setting(sweep: SweepResults, axis: str) -> DrawnFigure | None:
         _floor_lines(axes, sweep, groups, None if loader is None else str(loader), ticks)
         axes.set_xticks(range(len(ticks)), [shown_value(tick) for tick in ticks])
         axes.set_xlim(-0.4, len(ticks) - 0.6)
-        axes.set_ylim(bottom=0)
         axes.grid(visible=False, axis="x")
         axes.tick_params(length=0)
         axes.set_xlabel(_TITLES[axis].capitalize())
         if loader is not None:
             axes.set_title(f"Loader {loader}")
+    # After the last panel: a limit set earlier would stop the shared axis from growing with them.
+    grid[0].set_ylim(bottom=0)
     grid[0].set_ylabel("ROUGE-1")
     _legend(figure, grid, ", ".join(_TITLES[name] for name in varying))
     best = max(points, key=lambda point: point.score)
@@ -271,7 +276,9 @@ def _losses(sweep: SweepResults) -> DrawnFigure | None:
     )
     for axes, (title, loss) in zip(grid, parts, strict=True):
         for (_, steps), one in zip(curves, settings, strict=True):
-            measured = [(step.step, value) for step in steps if (value := loss(step)) is not None]
+            measured = _smoothed(
+                [(step.step, value) for step in steps if (value := loss(step)) is not None]
+            )
             colour, line = colours.index(one.get(colour_by)), lines.index(one.get(line_by))
             shown = [shown_value(one.get(name)) for name in (colour_by, line_by) if name]
             axes.plot(
@@ -293,9 +300,22 @@ def _losses(sweep: SweepResults) -> DrawnFigure | None:
     return draw(
         "losses",
         "Losses by step",
-        f"Training and validation loss of {len(curves)} trials by optimiser step.",
+        f"Training and validation loss of {len(curves)} trials by optimiser step; long curves are"
+        f" running means over a {_SMOOTHING}th of their points.",
         figure,
     )
+
+
+def _smoothed(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """A running mean over the last points of a long curve; a short one as it is."""
+    window = len(curve) // _SMOOTHING
+    if window < 2:
+        return curve
+    values = [value for _, value in curve]
+    return [
+        (curve[end - 1][0], statistics.fmean(values[end - window : end]))
+        for end in range(window, len(curve) + 1)
+    ]
 
 
 def _distinct(points: Sequence[_Point], name: str) -> list[object]:
