@@ -11,7 +11,9 @@ from reports import figures
 from reports.results import read_sweep
 
 
-def test_every_panel_shows_all_of_its_points(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_panel_shows_all_of_its_points(
+    own_grid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for file in own_grid.glob("trials/*/result.json"):
         result = json.loads(file.read_text())
         if result["spec"]["loader"] == "v2":  # the second panel's points lie far above the first's
