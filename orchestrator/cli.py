@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from orchestrator.environment import set_environment
 from search_spaces.errors import InputError, SearchSpaceError, one_problem
 
 app = typer.Typer(
@@ -105,6 +106,7 @@ SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP_DIR", help="A swee
 
 def main() -> None:
     """Run the command line; input errors become lines on standard error and exit code 2."""
+    set_environment()
     try:
         code = app(standalone_mode=False)
     except InputError as error:
