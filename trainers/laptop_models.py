@@ -50,8 +50,8 @@ class LaptopModel:
 
 
 LAPTOP_MODELS = {
-    "laptop-medium": LaptopModel(n_layer=4, n_embd=128, n_head=4, epochs=12),
-    "laptop-large": LaptopModel(n_layer=6, n_embd=160, n_head=5, epochs=12),
+    "laptop-medium": LaptopModel(n_layer=4, n_embd=128, n_head=4, epochs=8),
+    "laptop-large": LaptopModel(n_layer=6, n_embd=160, n_head=5, epochs=8),
 }
 """Stand-ins for `medium` and `large` at laptop scale."""
 
