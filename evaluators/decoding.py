@@ -8,7 +8,7 @@ those of transformers' `generate` for one prompt at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -79,6 +79,7 @@ def generate(
         )
         for number, pair in enumerate(pairs)
     ]
+    inputs = tuned.tokenizer.batch_decode([p.ids for p in prompts], skip_special_tokens=True)
     widths = tuple(dict.fromkeys(beams))
     replies: dict[tuple[int, int], Reply] = {}
     with torch.inference_mode():
@@ -99,6 +100,7 @@ def generate(
             fresh = []
             for ((beam, number), _), text in zip(group, texts, strict=True):
                 reply = reply_to_pair(pairs[number], beam, text, decoding.protocol)
+                reply = replace(reply, model_input=inputs[number])
                 replies[beam, number] = reply
                 fresh.append(reply)
             if on_replies is not None:

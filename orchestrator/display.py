@@ -138,7 +138,13 @@ class LiveDisplay:
         self.console = console
         self.progress: Progress | None = None
         self.live = Live(
-            get_renderable=self._render, console=console, refresh_per_second=2, transient=True
+            get_renderable=self._render,
+            console=console,
+            refresh_per_second=2,
+            transient=True,
+            # What libraries print is not ours to decorate; it goes where they send it.
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self.live.start()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,7 @@ class Planner:
                 planned.append(PlannedStage(stage, ()))
         if problems:
             raise SearchSpaceError(dict.fromkeys(problems))
+        planned = _with_own_names(planned)
         first = next(trial for stage in planned for trial in stage.trials)
         return Plan(
             space=self.space,
@@ -171,6 +172,26 @@ class Planner:
             spec=spec,
             model=model,
         )
+
+
+def _with_own_names(stages: Sequence[PlannedStage]) -> list[PlannedStage]:
+    """The stages with a name of its own for each trial: where names are alike, the id tells."""
+    ids: dict[str, set[str]] = {}
+    for stage in stages:
+        for trial in stage.trials:
+            ids.setdefault(trial.name, set()).add(trial.id)
+    return [
+        replace(
+            stage,
+            trials=tuple(
+                replace(trial, name=f"{trial.name}_{trial.id[:6]}")
+                if len(ids[trial.name]) > 1
+                else trial
+                for trial in stage.trials
+            ),
+        )
+        for stage in stages
+    ]
 
 
 def plan_to_dict(plan: Plan, folder: SweepFolder) -> dict[str, Any]:

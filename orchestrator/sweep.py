@@ -173,7 +173,12 @@ def _run_stage(
         winner = next(t for t in plan.trials if t.id == stage.winner.trial_id)
         display.say(
             f"stage {name} builds on {winner.name} "
-            f"({rule.best} {stage.winner.score:.4g}, the {rule.mode} of stage {rule.stage})"
+            f"({rule.best} {stage.winner.score:.4g}, the {rule.mode} of stage {rule.stage}"
+            + (
+                f"; {stage.winner.ties} others tie, the first is taken)"
+                if stage.winner.ties
+                else ")"
+            )
         )
     missing = [trial for trial in stage.trials if _is_missing(trial, folder, options)]
     before = len(stage.trials) - len(missing)

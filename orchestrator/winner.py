@@ -24,6 +24,8 @@ class Winner:
     spec: TrialSpec
     score: float
     """Mean over seeds of the metric that chose it."""
+    ties: int = 0
+    """Other settings with the same score, named later in the search space."""
 
 
 def choose_winner(
@@ -53,4 +55,6 @@ def choose_winner(
         return None
     sign = 1.0 if rule.mode == "max" else -1.0
     spec, scored = max(groups.items(), key=lambda group: sign * fmean(s for _, s in group[1]))
-    return Winner(scored[0][0], spec, fmean(score for _, score in scored))
+    best = fmean(score for _, score in scored)
+    ties = sum(fmean(s for _, s in other) == best for other in groups.values()) - 1
+    return Winner(scored[0][0], spec, best, ties)

@@ -53,14 +53,19 @@ def _published_note(rows: Iterable[Row]) -> str:
     if not any(cell.published is not None for row in rows for cell in row.cells):
         return ""
     return (
-        "Numbers in parentheses are the study's published ones, a dash where it has none for the"
-        " settings. It states a batch size for its winner alone (1), and neither epochs nor"
-        " decoding settings."
+        "Numbers in parentheses are the study's published ones; a row without them is not in the"
+        " study. It used HOPE and does not state the encoder of its BERTScore: compare ours with"
+        " ours there. It states a batch size for its winner alone (1), and neither epochs nor"
+        " decoding settings; its other rows stand beside our smallest batch size. Its two tables"
+        " are different experiments, and their ROUGE differs."
     )
 
 
 def _best_note(rows: Iterable[Row]) -> str:
-    texts = ["Bold: best of the column's trials; floors and published numbers do not compete."]
+    texts = [
+        "Bold: best of the column among trials of the same loader; floors and published numbers do"
+        " not compete."
+    ]
     if any(cell.spread is not None for row in rows for cell in row.cells):
         texts.append("Several seeds: mean ± sample standard deviation.")
     return " ".join(texts)
@@ -139,7 +144,12 @@ def _corpus_note(sweep: SweepResults, done: Iterable[TrialResult]) -> str:
 def _winner_note(sweep: SweepResults, stage: Stage, trials: Iterable[Trial]) -> str:
     """Which trial a stage's successor builds on, and by which validation score."""
     winner = sweep.trials.get(stage.winner or "")
-    if winner is None or winner.id not in {trial.id for trial in trials}:
+    built_on_it = {s.name for s in sweep.stages if s.selection and s.selection.stage == stage.name}
+    shown = list(trials)
+    if winner is None or not (
+        winner.id in {trial.id for trial in shown}
+        or any(built_on_it & set(trial.stages) for trial in shown)
+    ):
         return ""
     seeds = [
         trial
@@ -184,17 +194,25 @@ def _reply_notes(done: Iterable[TrialResult]) -> Iterable[str]:
     """Replies that make a score suspect."""
     trials = list(done)
     for check, words in (
-        ("empty_replies", "Empty replies"),
-        ("identical_replies", "Identical replies"),
-        ("truncated_references", "References cut at the length limit"),
+        ("empty_replies", "Empty test replies, of all beam widths"),
+        ("identical_replies", "Test replies equal to another prompt's, of all beam widths"),
+        ("truncated_references", "Training replies cut at max_length"),
     ):
         counts = {
-            trial.name: count
+            trial.name: f"{count} of {_out_of(trial, check)}"
             for trial in trials
             if isinstance(count := trial.checks.get(check), int) and count > 0
         }
         if counts:
             yield f"{words}: {_listed([f'{name} {count}' for name, count in counts.items()])}."
+
+
+def _out_of(trial: TrialResult, check: str) -> int:
+    """How many replies a check looked at: those of training, or those to test pairs at each beam."""
+    if check == "truncated_references":
+        return int(trial.data.get("train_pairs") or 0)
+    pairs = int(trial.data.get("scored_test_pairs") or trial.data.get("test_pairs") or 0)
+    return pairs * len(flatten_spec(trial.spec).get("beams") or (1,))
 
 
 def _failure_note(trials: Sequence[Trial]) -> str:

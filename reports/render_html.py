@@ -68,11 +68,11 @@ def _row(row: Row, table: Table) -> Iterable[str]:
             yield f"<td{kind}{key}>{escape(label)}</td>"
     firsts = {columns[0].key for _, columns in table.grouped_columns()}
     for cell, column in zip(row.cells, table.columns, strict=True):
-        yield _cell(cell, row, table, column.key in firsts)
+        yield _cell(cell, row, column.key in firsts)
     yield "</tr>"
 
 
-def _cell(cell: Cell, row: Row, table: Table, first: bool) -> str:
+def _cell(cell: Cell, row: Row, first: bool) -> str:
     if cell.value is None:
         state = cell.state.replace(" ", "-").replace("/", "")
         ours, key = f'<span class="state {state}">{escape(cell.text)}</span>', ""
@@ -81,6 +81,6 @@ def _cell(cell: Cell, row: Row, table: Table, first: bool) -> str:
         ours = f"<strong>{text}</strong>" if cell.best else text
         key = f' data-sort="{cell.value!r}"'
     paper = ""
-    if table.has_published and row.kind != "floor":
+    if row.has_published:
         paper = f' <span class="paper">({escape(cell.published_text)})</span>'
     return f'<td class="number{" group" if first else ""}"{key}>{ours}{paper}</td>'

@@ -70,7 +70,7 @@ def render_latex(table: Table) -> str:
     for row in table.rows:
         if before is not None and (before.kind == "floor") != (row.kind == "floor"):
             lines.append(r"\midrule")
-        lines += _row(row, table)
+        lines += _row(row)
         before = row
     lines += [
         r"\bottomrule",
@@ -115,11 +115,11 @@ def _heading(table: Table) -> Iterable[str]:
     yield f"{' & '.join(escape_latex(title) for title in second)} \\\\"
 
 
-def _row(row: Row, table: Table) -> Iterable[str]:
+def _row(row: Row) -> Iterable[str]:
     """Ours, and the study's numbers on a line of their own where the table has any."""
     cells = [*(escape_latex(label) for label in row.labels), *map(_cell, row.cells)]
     yield f"{' & '.join(cells)} \\\\"
-    if table.has_published and row.kind != "floor":
+    if row.has_published:
         published = [
             rf"{{\scriptsize ({escape_latex(cell.published_text)})}}" for cell in row.cells
         ]

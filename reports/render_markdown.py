@@ -18,7 +18,7 @@ def render_markdown(table: Table) -> str:
         lines += [f"> **{escape_markdown(table.warning)}**", ""]
     lines.append(_line(escape_markdown(title) for title in titles))
     lines.append(_line(aligned))
-    lines += [_line(_cells(row, table.has_published)) for row in table.rows]
+    lines += [_line(_cells(row)) for row in table.rows]
     lines.append("")
     lines += [f"- {escape_markdown(note)}" for note in table.notes]
     return "\n".join(lines) + "\n"
@@ -30,18 +30,18 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", " ".join(entities.split()))
 
 
-def _cells(row: Row, with_published: bool) -> list[str]:
+def _cells(row: Row) -> list[str]:
     labels = [escape_markdown(label) for label in row.labels]
-    return [*labels, *(_cell(cell, row, with_published) for cell in row.cells)]
+    return [*labels, *(_cell(cell, row) for cell in row.cells)]
 
 
-def _cell(cell: Cell, row: Row, with_published: bool) -> str:
+def _cell(cell: Cell, row: Row) -> str:
     text = cell.text
     if cell.value is None:
         text = f"*{text}*"
     elif cell.best:
         text = f"**{text}**"
-    if with_published and row.kind != "floor":
+    if row.has_published:
         text += f" ({cell.published_text})"
     return text
 

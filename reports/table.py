@@ -80,6 +80,11 @@ class Row:
     trials: tuple[str, ...] = ()
     """Identities of the trials behind the row."""
 
+    @property
+    def has_published(self) -> bool:
+        """Whether the study printed a number for the row's settings."""
+        return any(cell.published is not None for cell in self.cells)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -108,7 +113,7 @@ class Table:
     @property
     def has_published(self) -> bool:
         """Whether the study's numbers stand beside any of ours."""
-        return any(cell.published is not None for row in self.rows for cell in row.cells)
+        return any(row.has_published for row in self.rows)
 
     @property
     def numeric_labels(self) -> tuple[bool, ...]:

@@ -179,7 +179,7 @@ def _rows(
         row = _row("floor", fields, labels, [floor_cell(floor, column) for column in columns])
         if row not in rows:  # the same test set under other beam widths
             rows.append(row)
-    return mark_best(rows)
+    return mark_best(rows, fields.index("loader") if "loader" in fields else None)
 
 
 def _row(
@@ -243,19 +243,31 @@ def _rouge_columns(groups: Iterable[Replicates]) -> tuple[Column, ...]:
     )
 
 
-def mark_best(rows: Sequence[Row]) -> tuple[Row, ...]:
+def mark_best(rows: Sequence[Row], loader_column: int | None = None) -> tuple[Row, ...]:
     """The rows with each column's best trial marked; values that print alike are equally good.
 
-    Floors and published numbers do not compete, and a column with one trial has no best.
+    Floors and published numbers do not compete, and one trial alone is no best. Loaders have test
+    sets of their own, so a trial competes with those of its loader.
+
+    Args:
+        rows: all of a table's.
+        loader_column: which label names the loader; absent where all rows share one.
     """
-    best: list[str | None] = []
-    for cells in zip(*(row.cells for row in rows if row.kind == "trial"), strict=True):
-        printed = [
-            (cell.value, shown_number(cell.value, cell.decimals))
-            for cell in cells
-            if cell.value is not None
-        ]
-        best.append(max(printed)[1] if len(printed) > 1 else None)
+
+    def contest(row: Row) -> object:
+        return None if loader_column is None else row.values[loader_column]
+
+    best: dict[tuple[object, int], str] = {}
+    for loader in dict.fromkeys(contest(row) for row in rows if row.kind == "trial"):
+        rivals = [row.cells for row in rows if row.kind == "trial" and contest(row) == loader]
+        for index, cells in enumerate(zip(*rivals, strict=True)):
+            printed = [
+                (cell.value, shown_number(cell.value, cell.decimals))
+                for cell in cells
+                if cell.value is not None
+            ]
+            if len(printed) > 1:
+                best[loader, index] = max(printed)[1]
     return tuple(
         replace(
             row,
@@ -263,7 +275,7 @@ def mark_best(rows: Sequence[Row]) -> tuple[Row, ...]:
                 replace(
                     cell,
                     best=cell.value is not None
-                    and shown_number(cell.value, cell.decimals) == best[index],
+                    and shown_number(cell.value, cell.decimals) == best.get((contest(row), index)),
                 )
                 for index, cell in enumerate(row.cells)
             ),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from search_spaces.errors import Problem, SearchSpaceError, nearest_choice, shown_value
 from search_spaces.fields import check_value, is_list_field, trial_fields
 from search_spaces.space import NAME_RULE, SearchSpace, is_name
+from search_spaces.spec import ColumnMapping
 from search_spaces.yaml_file import parse_value
 
 _OPTION = "--set"
@@ -46,6 +48,37 @@ def apply_settings(space: SearchSpace, settings: tuple[str, ...]) -> SearchSpace
     if problems:
         raise SearchSpaceError(problems)
     return space
+
+
+def mapping_of(settings: Sequence[str]) -> ColumnMapping:
+    """A column mapping from `key=column` settings.
+
+    Args:
+        settings: keys are fields of `ColumnMapping`; `patient` and `therapist` take names
+            separated by commas.
+
+    Raises:
+        SearchSpaceError: an unknown key, a key without a column, or a needed one left out.
+    """
+    given: dict[str, Any] = {}
+    problems: list[Problem] = []
+    known = [field.name for field in fields(ColumnMapping)]
+    for setting in settings:
+        key, _, column = setting.partition("=")
+        if key not in known or not column:
+            message = f"must be KEY=COLUMN with KEY one of {', '.join(known)}"
+            near = nearest_choice(key, known)
+            problems.append(Problem("--columns", "", message, repr(setting), near))
+        else:
+            given[key] = tuple(column.split(",")) if key in ("patient", "therapist") else column
+    problems += [
+        Problem("--columns", "", f"`{key}=COLUMN` is missing")
+        for key in ("session", "speaker", "text")
+        if key not in given and not problems
+    ]
+    if problems:
+        raise SearchSpaceError(problems)
+    return ColumnMapping(**given)
 
 
 def _apply(space: SearchSpace, key: str, value: Any) -> tuple[SearchSpace, list[Problem]]:

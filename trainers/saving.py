@@ -57,6 +57,7 @@ def _card(spec: TrialSpec) -> str:
     settings = ", generation_config=GenerationConfig.from_pretrained(FOLDER)" if adapter else ""
     names = "AutoTokenizer, GenerationConfig" if adapter else "AutoTokenizer"
     example = spec.decoding.prompt_template.replace("{prompt}", "I cannot sleep.")
+    room = spec.training.max_length - spec.decoding.max_new_tokens
     fields = json.dumps(dataclasses.asdict(spec), indent=2, sort_keys=True, default=list)
     front = {"library_name": package, "pipeline_tag": "text-generation", "base_model": spec.model}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
@@ -78,6 +79,10 @@ inputs = tokenizer({example!r}, return_tensors="pt")
 reply = model.generate(**inputs{settings})[0, inputs["input_ids"].shape[1]:]
 print(tokenizer.decode(reply, skip_special_tokens=True).strip())
 ```
+
+It was tuned on texts of at most {spec.training.max_length} tokens. A prompt of more than
+{room} loses its oldest words, the template stays; in the sweep's `replies.jsonl`,
+`model_input` is the prompt after that cut.
 
 ## Specification
 

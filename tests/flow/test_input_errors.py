@@ -681,4 +681,8 @@ def test_a_folder_that_is_no_sweep_is_refused(
 
 
 def test_a_dashboard_without_results_is_refused(line: CommandLine) -> None:
+    check_refused(
+        line.run("dashboard", "results/tiny"), "must be a sweep's results", "results/tiny"
+    )
+    (line.folder / "results" / "tiny").mkdir(parents=True)
     check_refused(line.run("dashboard", "results/tiny"), "there is no MLflow store yet")

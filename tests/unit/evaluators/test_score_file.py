@@ -7,7 +7,7 @@ import pytest
 
 from evaluators.errors import EvaluationError
 from evaluators.metric_versions import METRIC_NAMES
-from evaluators.score_file import read_reply_file, score_file
+from evaluators.score_file import mixed_keys, read_reply_file, score_file
 from search_spaces.spec import MetricsSpec
 
 
@@ -91,3 +91,12 @@ def test_a_file_that_is_not_there_names_its_neighbour(tmp_path: Path) -> None:
         read_reply_file(tmp_path / "replys.jsonl")
     with pytest.raises(EvaluationError, match="must be a file that can be read"):
         read_reply_file(tmp_path)
+
+
+def test_replies_of_several_kinds_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "replies.jsonl"
+    row = '{"reply": "a", "reference": "b", "part": "%s", "beam": %d}\n'
+    file.write_text(row % ("test", 1) + row % ("test", 2))
+    assert mixed_keys(file) == ("beam 1, 2",)
+    file.write_text(row % ("test", 1) * 2)
+    assert mixed_keys(file) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -265,3 +266,36 @@ def test_endings_from_outside_have_their_codes(
 def test_the_command_that_is_recorded_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["x", "sweep", "my grid.yaml", "--set", "beams=[1, 2]"])
     assert cli._command() == "python -m orchestrator sweep 'my grid.yaml' --set 'beams=[1, 2]'"
+
+
+def test_trials_that_differ_in_an_unnamed_field_have_names_of_their_own(line: CommandLine) -> None:
+    done = plan(line, "--set", "warmup_steps=[0, 2]", "--json")
+    trials = done.json["trials"]
+    assert len({trial["name"] for trial in trials}) == len(trials) == 4
+    assert all(trial["name"].endswith(f"_{trial['id'][:6]}") for trial in trials)
+    assert all("_bs1_s0" in t["name"] or "_bs2_s0" in t["name"] for t in trials)
+
+
+def test_a_dashboard_needs_results_and_a_free_port(line: CommandLine) -> None:
+    missing = line.run("dashboard", "runs/nope")
+    assert missing.code == 2
+    assert "runs/nope" in missing.err
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = line.run("dashboard", str(line.folder), "--port", str(port))
+    assert done.code == 2
+    assert "--port" in done.err
+    assert str(port) in done.err
+
+
+def test_a_corpus_with_columns_of_its_own(line: CommandLine) -> None:
+    rows = [f"{s},{'u' if t % 2 == 0 else 'b'},words {s} {t}" for s in range(6) for t in range(6)]
+    line.write("own.csv", "conv,who,said\n" + "\n".join(rows) + "\n")
+    names = ("session=conv", "speaker=who", "text=said", "patient=u", "therapist=b")
+    columns = [part for name in names for part in ("--columns", name)]
+    done = line.run("corpus", "own.csv", "--json", *columns)
+    assert done.code == 0, done.err
+    assert done.json["sessions"] == 6
+    assert done.json["pairs"] == 18

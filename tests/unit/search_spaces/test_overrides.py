@@ -6,6 +6,7 @@ import pytest
 
 from search_spaces.errors import SearchSpaceError
 from search_spaces.expand import field_value
+from search_spaces.overrides import mapping_of
 from search_spaces.space import SearchSpace
 from search_spaces.spec import ColumnMapping
 from tests.unit.search_spaces.spaces import space, trials
@@ -140,3 +141,20 @@ def test_a_wrong_setting_is_refused(setting: str, says: str) -> None:
 
 def test_every_wrong_setting_is_told() -> None:
     assert len(refused("epochs=0", "x", "lr=1", "batch_size=2")) == 3
+
+
+def test_a_column_mapping_on_the_command_line() -> None:
+    mapping = mapping_of(["session=conv", "speaker=who", "text=said", "patient=user,client"])
+    assert mapping == ColumnMapping(
+        session="conv", speaker="who", text="said", patient=("user", "client")
+    )
+
+
+def test_every_wrong_column_setting_is_told() -> None:
+    with pytest.raises(SearchSpaceError) as caught:
+        mapping_of(["sesion=conv", "speaker"])
+    text = str(caught.value)
+    assert "did you mean session?" in text
+    assert "'speaker'" in text
+    with pytest.raises(SearchSpaceError, match="`text=COLUMN` is missing"):
+        mapping_of(["session=a", "speaker=b"])
