@@ -15,11 +15,10 @@ from corpora.dialogue import PairSplits
 from search_spaces.errors import one_problem
 from search_spaces.spec import DeltaSettings, TrialSpec
 from trainers.errors import ModelError
-from trainers.examples import check_length, encode_splits
+from trainers.examples import check_length
 from trainers.loading import load_model
 from trainers.progress import OnEpoch
-from trainers.saving import save_model
-from trainers.supervised import train_supervised
+from trainers.supervised import tune
 from trainers.tuned import TunedModel
 
 if TYPE_CHECKING:
@@ -66,24 +65,7 @@ def train_delta(
     base, tokenizer = load_model(source)
     check_length(base.config, spec, virtual_tokens(settings))
     model = _open_biases(base) if settings.peft_type == "bitfit" else _adapt(base, settings)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in model.parameters())
-    train, valid, truncated = encode_splits(tokenizer, pairs, spec)
-    train_loss, valid_loss = train_supervised(
-        model, tokenizer, spec, train, valid, workdir, on_epoch
-    )
-    folder = workdir / "model"
-    save_model(model, tokenizer, spec, folder)
-    return TunedModel(
-        model=model,
-        tokenizer=tokenizer,
-        folder=folder,
-        trainable_parameters=trainable,
-        total_parameters=total,
-        train_loss=train_loss,
-        valid_loss=valid_loss,
-        truncated_references=truncated,
-    )
+    return tune(model, tokenizer, spec, pairs, workdir, on_epoch)
 
 
 def virtual_tokens(settings: DeltaSettings) -> int:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from corpora.dialogue import PairSplits
 from search_spaces.spec import TrialSpec
-from trainers.examples import check_length, encode_splits
+from trainers.examples import check_length
 from trainers.loading import load_model
 from trainers.progress import OnEpoch
-from trainers.saving import save_model
-from trainers.supervised import train_supervised
+from trainers.supervised import tune
 from trainers.tuned import TunedModel
 
 
@@ -35,19 +34,4 @@ def train_sft(
     set_seed(spec.seed)
     model, tokenizer = load_model(source)
     check_length(model.config, spec)
-    train, valid, truncated = encode_splits(tokenizer, pairs, spec)
-    train_loss, valid_loss = train_supervised(
-        model, tokenizer, spec, train, valid, workdir, on_epoch
-    )
-    folder = workdir / "model"
-    save_model(model, tokenizer, spec, folder)
-    return TunedModel(
-        model=model,
-        tokenizer=tokenizer,
-        folder=folder,
-        trainable_parameters=model.num_parameters(only_trainable=True),
-        total_parameters=model.num_parameters(),
-        train_loss=train_loss,
-        valid_loss=valid_loss,
-        truncated_references=truncated,
-    )
+    return tune(model, tokenizer, spec, pairs, workdir, on_epoch)

@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corpora.dialogue import PairSplits
 from search_spaces.errors import one_problem
 from search_spaces.spec import TrialSpec
 from trainers.encoding import EncodedPair
 from trainers.errors import DivergedError, ModelError
+from trainers.examples import encode_splits
 from trainers.loading import device_here
 from trainers.loss import collate, mean_token_loss
 from trainers.progress import EpochReport, OnEpoch, StepRow, write_steps
+from trainers.saving import save_model
+from trainers.tuned import TunedModel
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -26,6 +30,47 @@ if TYPE_CHECKING:
 
 _LOGGED_POINTS = 200
 """Training curves have at most about this many points."""
+
+
+def tune(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: TrialSpec,
+    pairs: PairSplits,
+    workdir: Path,
+    on_epoch: OnEpoch,
+) -> TunedModel:
+    """Train the model's open parameters on pairs and save it under `model/`.
+
+    Args:
+        model: parameters with `requires_grad` are trained, in place.
+        tokenizer: the model's.
+        spec: the trial.
+        pairs: training and validation pairs.
+        workdir: the trial's folder.
+        on_epoch: told of every finished epoch.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite.
+    """
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    train, valid, truncated = encode_splits(tokenizer, pairs, spec)
+    train_loss, valid_loss = train_supervised(
+        model, tokenizer, spec, train, valid, workdir, on_epoch
+    )
+    folder = workdir / "model"
+    save_model(model, tokenizer, spec, folder)
+    return TunedModel(
+        model=model,
+        tokenizer=tokenizer,
+        folder=folder,
+        trainable_parameters=trainable,
+        total_parameters=total,
+        train_loss=train_loss,
+        valid_loss=valid_loss,
+        truncated_references=truncated,
+    )
 
 
 def train_supervised(

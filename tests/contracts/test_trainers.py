@@ -23,7 +23,7 @@ from search_spaces.spec import (
     TrialSpec,
 )
 from tests.tiny import tiny_pairs, tiny_spec
-from trainers import delta, sft
+from trainers import supervised
 from trainers.encoding import encode_prompt
 from trainers.loading import load_model
 from trainers.progress import EpochReport
@@ -114,11 +114,10 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         seen["open"] = {n for n, p in model.named_parameters() if p.requires_grad}
         return train_supervised(model, *rest)
 
-    train_supervised = sft.train_supervised
+    train_supervised = supervised.train_supervised
     told: list[EpochReport] = []
     with pytest.MonkeyPatch.context() as watching:
-        watching.setattr(sft, "train_supervised", watched)
-        watching.setattr(delta, "train_supervised", watched)
+        watching.setattr(supervised, "train_supervised", watched)
         result = train(spec, source, PAIRS, workdir, told.append)
     return Trained(name, spec, source, workdir, result, told, **seen)
 
