@@ -9,7 +9,7 @@ from typing import Any, Literal
 from orchestrator.storage import write_json
 from orchestrator.trial import TrialWork
 from search_spaces.errors import InputError
-from trainers.errors import DivergedError
+from trainers.errors import DivergedError, is_out_of_memory
 
 Reason = Literal["diverged", "out_of_memory", "worker_lost", "configuration", "error"]
 
@@ -24,11 +24,7 @@ def reason_of(error: BaseException) -> Reason:
         return "diverged"
     if isinstance(error, InputError):
         return "configuration"
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if isinstance(error, MemoryError) or names & {"OutOfMemoryError"}:
-        return "out_of_memory"
-    # PyTorch's CPU allocator raises a plain RuntimeError.
-    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return "out_of_memory"
     return "error"
 

@@ -28,3 +28,20 @@ class DivergedError(ArithmeticError):
     def __reduce__(self) -> tuple[type[DivergedError], tuple[int, float]]:
         """Pickle by arguments, so that the error survives the way back from a Ray worker."""
         return (type(self), (self.step, self.loss))
+
+
+class StoppedError(Exception):
+    """The sweep asked the trial to stop, and it did at a safe point: a rerun continues from there."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the GPU or on the host.
+
+    Args:
+        error: what was raised.
+    """
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+        return True
+    # PyTorch's CPU allocator raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

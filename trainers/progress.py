@@ -25,6 +25,14 @@ class EpochReport:
 OnEpoch = Callable[[EpochReport], None]
 """The one signal that goes up: the sweep hears of an epoch, the trainer does not know from whom."""
 
+ShouldStop = Callable[[], bool]
+"""Asked between steps: whether the sweep wants the trial to stop at the next safe point."""
+
+
+def never() -> bool:
+    """Never stop; what holds outside a sweep."""
+    return False
+
 
 @dataclass(frozen=True)
 class StepRow:
