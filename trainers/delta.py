@@ -7,23 +7,26 @@ BitFit (Ben Zaken et al. 2021) by hand, because PEFT has no type for "the biases
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from corpora.dialogue import PairSplits
 from search_spaces.errors import one_problem
 from search_spaces.spec import DeltaSettings, TrialSpec
+from trainers.checkpoints import CheckpointSettings
 from trainers.errors import ModelError
 from trainers.examples import check_length
 from trainers.loading import load_model
-from trainers.progress import OnEpoch
-from trainers.supervised import tune
+from trainers.progress import OnEpoch, ShouldStop
+from trainers.tune import tune
 from trainers.tuned import TunedModel
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def train_delta(
@@ -33,6 +36,9 @@ def train_delta(
     pairs: PairSplits,
     workdir: Path,
     on_epoch: OnEpoch,
+    *,
+    checkpoints: CheckpointSettings,
+    should_stop: ShouldStop,
 ) -> TunedModel:
     """Tune a small part of a model, or a small addition to it.
 
@@ -44,13 +50,14 @@ def train_delta(
         workdir: the trial's folder; the adapter is saved under `model/` in PEFT's format
             (BitFit: as a whole model).
         on_epoch: told of every finished epoch.
+        checkpoints: how often to save.
+        should_stop: asked after every optimiser step.
 
     Raises:
         ModelError: the model cannot be loaded, is too short, or lacks what is to be tuned.
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: a loss or gradient became NaN or infinite.
+        StoppedError: `should_stop` said so; the next call continues.
     """
-    from transformers import set_seed
-
     if settings.peft_type == "prefix" and spec.training.gradient_checkpointing:
         raise ModelError(
             one_problem(
@@ -61,11 +68,18 @@ def train_delta(
                 "false",
             )
         )
-    set_seed(spec.seed)
-    base, tokenizer = load_model(source)
-    check_length(base.config, spec, virtual_tokens(settings))
-    model = _open_biases(base) if settings.peft_type == "bitfit" else _adapt(base, settings)
-    return tune(model, tokenizer, spec, pairs, workdir, on_epoch)
+    whole = settings.peft_type == "bitfit"
+    return tune(
+        lambda: _build(spec, settings, source),
+        load_model if whole else lambda folder: _load_adapted(source, folder),
+        spec,
+        source,
+        pairs,
+        workdir,
+        on_epoch,
+        checkpoints=checkpoints,
+        should_stop=should_stop,
+    )
 
 
 def virtual_tokens(settings: DeltaSettings) -> int:
@@ -78,17 +92,45 @@ def virtual_tokens(settings: DeltaSettings) -> int:
     return settings.num_virtual_tokens if learned else 0
 
 
+def _build(
+    spec: TrialSpec, settings: DeltaSettings, source: Path
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    from transformers import set_seed
+
+    set_seed(spec.seed)
+    base, tokenizer = load_model(source)
+    check_length(base.config, spec, virtual_tokens(settings))
+    adapted = _open_biases(base) if settings.peft_type == "bitfit" else _adapt(base, settings)
+    return adapted, tokenizer
+
+
+def _load_adapted(source: Path, folder: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    from peft import PeftModel
+
+    base, tokenizer = load_model(source)
+    with _peft_warnings_ignored():
+        model: PeftModel = PeftModel.from_pretrained(base, str(folder))
+    model.eval()
+    return model, tokenizer
+
+
+@contextlib.contextmanager
+def _peft_warnings_ignored() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # LN tuning has no use for the layer's widths that PEFT looks for and misses.
+        warnings.filterwarnings("ignore", message="Unsupported layer type")
+        # PEFT's own call of a name that transformers is about to drop.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        yield
+
+
 def _adapt(base: PreTrainedModel, settings: DeltaSettings) -> PeftModel:
     from peft import get_peft_model
 
     try:
         if _output_layer(base).intersection(settings.target_modules or ()):
             raise ValueError("the output layer's loss is fused with it, past any adapter")
-        with warnings.catch_warnings():
-            # LN tuning has no use for the layer's widths that PEFT looks for and misses.
-            warnings.filterwarnings("ignore", message="Unsupported layer type")
-            # PEFT's own call of a name that transformers is about to drop.
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        with _peft_warnings_ignored():
             model = get_peft_model(base, _peft_config(base, settings))
     except ValueError as error:
         raise ModelError(

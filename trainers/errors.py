@@ -10,24 +10,26 @@ class ModelError(InputError, ValueError):
 
 
 class DivergedError(ArithmeticError):
-    """The loss became NaN or infinite; training longer or again cannot help.
+    """A loss or gradient became NaN or infinite; training longer or again cannot help.
 
     Args:
         step: optimiser step at which it was seen.
         loss: the value seen.
+        what: what had that value.
     """
 
-    def __init__(self, step: int, loss: float) -> None:
+    def __init__(self, step: int, loss: float, what: str = "training loss") -> None:
         self.step = step
         self.loss = loss
+        self.what = what
         super().__init__(
-            f"training loss must stay finite, but got {loss} at step {step}; "
+            f"{what} must stay finite, but got {loss} at step {step}; "
             "a lower learning_rate, more warmup_steps or a smaller max_grad_norm may help"
         )
 
-    def __reduce__(self) -> tuple[type[DivergedError], tuple[int, float]]:
+    def __reduce__(self) -> tuple[type[DivergedError], tuple[int, float, str]]:
         """Pickle by arguments, so that the error survives the way back from a Ray worker."""
-        return (type(self), (self.step, self.loss))
+        return (type(self), (self.step, self.loss, self.what))
 
 
 class StoppedError(Exception):

@@ -32,7 +32,7 @@ def folder_fingerprint(folder: Path) -> str:
             continue
         stat = file.stat()
         key = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-        digest = index.get(key) or _file_sha256(file)
+        digest = index.get(key) or file_sha256(file)
         index[key] = digest
         total.update(f"{file.name}\0{digest}\n".encode())
     if index != known:
@@ -40,7 +40,12 @@ def folder_fingerprint(folder: Path) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def _file_sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Args:
+        file: read in blocks, so its size does not matter.
+    """
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):

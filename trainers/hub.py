@@ -11,6 +11,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from search_spaces.secrets import hide_secrets
+
 _TIMEOUT_S = 5.0
 _FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model")
 _NOT_FILES = ("onnx/*", "openvino/*", "coreml/*", "*.msgpack", "*.h5", "*.ot", "*.tflite")
@@ -47,19 +49,21 @@ def describe(name: str) -> HubModel:
         raise HubError("offline mode is on (HF_HUB_OFFLINE)")
     request = urllib.request.Request(f"{constants.ENDPOINT}/api/models/{urllib.parse.quote(name)}")
     if token := get_token():
-        request.add_header("Authorization", f"Bearer {token}")
+        # Not to where the hub may send the request on.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             said = json.load(answer)
     except urllib.error.HTTPError as error:
         raise HubError(f"the hub does not give it out ({error})") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise HubError(f"the hub cannot be reached ({error})") from error
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
+        raise HubError(f"the hub cannot be reached ({hide_secrets(str(error))})") from error
     try:
         files = tuple(str(entry["rfilename"]) for entry in said.get("siblings", []))
         return HubModel(name, str(said["sha"]), files)
     except (AttributeError, KeyError, TypeError) as error:
-        raise HubError(f"{constants.ENDPOINT} answers, but not as a hub does") from error
+        place = hide_secrets(constants.ENDPOINT)
+        raise HubError(f"{place} answers, but not as a hub does") from error
 
 
 def download(name: str) -> Path:
@@ -88,7 +92,7 @@ def download(name: str) -> Path:
             name, allow_patterns=[*_FILES, *weights], ignore_patterns=list(_NOT_FILES)
         )
     except (OSError, HTTPError) as error:
-        raise HubError(f"its download failed ({error})") from error
+        raise HubError(f"its download failed ({hide_secrets(str(error))})") from error
     return Path(folder)
 
 
@@ -136,6 +140,7 @@ def missing_weights(folder: Path) -> list[str]:
 
 def _shards(index: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted(set(map(str, weight_map.values())))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []  # Cut short, so the weights count as missing.

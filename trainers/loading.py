@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import one_problem
 from trainers.errors import ModelError
+from trainers.model_files import find_dangers
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +38,25 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if dangers := find_dangers(folder, known_code=True):
+        raise ModelError(dangers)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            weights_only=True,
+            local_files_only=True,
+        )
+    except (
+        *(OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError),
+        # What a configuration that is none makes transformers stumble over.
+        *(LookupError, TypeError, AttributeError, ArithmeticError),
+    ) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(one_problem("model", str(folder), f"cannot be loaded: {first}")) from error
     model: PreTrainedModel = loaded[0]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainers.encoding import IGNORED_LABEL, EncodedPair
+from trainers.errors import StoppedError, is_out_of_memory
+from trainers.progress import ShouldStop, never
 
 if TYPE_CHECKING:
     import torch
@@ -42,25 +45,62 @@ def collate(examples: Sequence[EncodedPair | dict[str, list[int]]]) -> dict[str,
     }
 
 
-def mean_token_loss(model: PreTrainedModel, examples: Sequence[EncodedPair]) -> float:
+def mean_token_loss(
+    model: PreTrainedModel, examples: Sequence[EncodedPair], should_stop: ShouldStop = never
+) -> float:
     """Mean negative log-likelihood per counted token, in nats.
 
-    A mean over tokens, not over batches: it does not change with the batch size.
+    A mean over tokens, not over batches: it does not change with the batch size. Where memory runs
+    out, fewer examples are read at once.
 
     Args:
         model: causal language model; its training or evaluation mode is restored afterwards.
         examples: encoded pairs, at least one counted token among them.
-    """
-    import torch
+        should_stop: asked between batches.
 
+    Raises:
+        StoppedError: `should_stop` said so.
+        torch.OutOfMemoryError: one example at a time does not fit.
+    """
     was_training = model.training
     model.eval()
-    device = next(model.parameters()).device
-    total, tokens = 0.0, 0
+    total, tokens, start, rows = 0.0, 0, 0, _ROWS
     by_length = sorted(examples, key=lambda example: len(example.input_ids))
-    with torch.inference_mode():
-        for start in range(0, len(by_length), _ROWS):
-            batch = {k: v.to(device) for k, v in collate(by_length[start : start + _ROWS]).items()}
+    try:
+        while start < len(by_length):
+            if should_stop():
+                raise StoppedError("stopped while the validation loss was measured")
+            batch = by_length[start : start + rows]
+            summed = _loss_if_it_fits(model, batch)
+            if summed is None:
+                free_memory()
+                rows = len(batch) // 2
+                continue
+            total, tokens, start = total + summed[0], tokens + summed[1], start + len(batch)
+    finally:
+        model.train(was_training)
+    return total / tokens
+
+
+def free_memory() -> None:
+    """Give back what a failed attempt held: unreachable tensors, and the GPU's cached blocks."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _loss_if_it_fits(
+    model: PreTrainedModel, examples: Sequence[EncodedPair]
+) -> tuple[float, int] | None:
+    """The examples' summed loss and counted tokens; None where memory runs out and fewer can do."""
+    import torch
+
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode():
+            batch = {key: value.to(device) for key, value in collate(examples).items()}
             labels_bt = batch.pop("labels")
             logits_btv = model(**batch).logits
             # Prompt-learning adapters put virtual positions in front: the last T are the text's.
@@ -71,7 +111,8 @@ def mean_token_loss(model: PreTrainedModel, examples: Sequence[EncodedPair]) -> 
                 ignore_index=IGNORED_LABEL,
                 reduction="sum",
             )
-            total += float(loss)
-            tokens += int((labels_bt[:, 1:] != IGNORED_LABEL).sum())
-    model.train(was_training)
-    return total / tokens
+            return float(loss), int((labels_bt[:, 1:] != IGNORED_LABEL).sum())
+    except (RuntimeError, MemoryError) as error:
+        if len(examples) == 1 or not is_out_of_memory(error):
+            raise
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def find_model(name: str, split: SplitSpec) -> Pretrained:
         ready = (folder / "config.json").is_file()
         return Pretrained(name, folder if ready else None, laptop_recipe(name, split))
     for folder in (_as_path(name), models_folder() / name):
-        if folder.is_dir():
+        if _is_folder(folder):
             check_model_folder(name, folder)
             return Pretrained(name, folder.resolve(), folder_fingerprint(folder))
     if name.startswith((".", "/", "~")):
@@ -119,6 +120,10 @@ def _as_path(name: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError:  # `~name` of nobody here
         return Path(name)
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # Unlike Path's own, takes any text.
 
 
 def _missing(name: str, why: str) -> ModelError:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from search_spaces.atomic import write_atomically
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,21 @@ class StepRow:
     learning_rate: float | None = None
     grad_norm: float | None = None
     seconds: float | None = None
-    """Since training began."""
+    """Training time so far, over all attempts."""
 
 
-def write_steps(file: Path, rows: list[StepRow]) -> None:
+def write_steps(file: Path, rows: Sequence[StepRow]) -> None:
     """Write the log of a training run; an empty cell was not measured at that step.
+
+    A reader never sees half of it, so it can be written again and again while training runs.
 
     Args:
         file: `train.csv` in the trial's folder.
         rows: in the order they were logged.
     """
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(
-            stream, [field.name for field in fields(StepRow)], lineterminator="\n"
-        )
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: "" if v is None else v for k, v in asdict(row).items()})
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in fields(StepRow)], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: "" if v is None else v for k, v in asdict(row).items()})
+    write_atomically(file, text.getvalue())

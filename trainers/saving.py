@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search_spaces.secrets import hide_secrets
 from search_spaces.spec import BaseSettings, DeltaSettings, TrialSpec
 
 if TYPE_CHECKING:
@@ -46,10 +47,15 @@ def save_model(
     model.save_pretrained(folder)
     settings.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(_card(spec), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(spec), encoding="utf-8")
 
 
-def _card(spec: TrialSpec) -> str:
+def model_card(spec: TrialSpec) -> str:
+    """The card of a tuned model: what it is, how to load it, its specification.
+
+    Args:
+        spec: what it was tuned by; secrets in it are left out.
+    """
     adapter = isinstance(spec.method, DeltaSettings) and spec.method.peft_type != "bitfit"
     loader = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
     package = "peft" if adapter else "transformers"
@@ -61,7 +67,7 @@ def _card(spec: TrialSpec) -> str:
     fields = json.dumps(dataclasses.asdict(spec), indent=2, sort_keys=True, default=list)
     front = {"library_name": package, "pipeline_tag": "text-generation", "base_model": spec.model}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
-    return f"""---
+    return hide_secrets(f"""---
 {header}
 ---
 # {spec.model}, {method}
@@ -89,4 +95,4 @@ It was tuned on texts of at most {spec.training.max_length} tokens. A prompt of 
 ```json
 {fields}
 ```
-"""
+""")

@@ -7,38 +7,70 @@ from typing import assert_never
 
 from corpora.dialogue import PairSplits
 from search_spaces.spec import BaseSettings, DeltaSettings, SftSettings, TrialSpec
-from trainers.progress import OnEpoch
+from trainers.checkpoints import CheckpointSettings
+from trainers.progress import OnEpoch, ShouldStop, never
 from trainers.tuned import TunedModel
+
+_DEFAULT = CheckpointSettings()
 
 
 def train(
-    spec: TrialSpec, source: Path, pairs: PairSplits, workdir: Path, on_epoch: OnEpoch
+    spec: TrialSpec,
+    source: Path,
+    pairs: PairSplits,
+    workdir: Path,
+    on_epoch: OnEpoch,
+    *,
+    checkpoints: CheckpointSettings = _DEFAULT,
+    should_stop: ShouldStop = never,
 ) -> TunedModel:
-    """Tune a model as the trial says.
+    """Tune a model as the trial says, from wherever an earlier attempt in the folder left off.
 
     Args:
         spec: the trial.
         source: folder of the model to start from.
         pairs: the trial's pairs; the test part is not read.
-        workdir: the trial's folder, for `train.csv` and `model/`.
+        workdir: the trial's folder, for `train.csv`, checkpoints and `model/`.
         on_epoch: told of every finished epoch.
+        checkpoints: how often to save what an interrupted training continues from.
+        should_stop: asked before training, and after every optimiser step.
 
     Raises:
         ModelError: the model and the settings do not fit.
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: a loss or gradient became NaN or infinite.
+        StoppedError: `should_stop` said so; the next call continues.
+        OSError: the disk is full; the last whole checkpoint is kept.
+        torch.OutOfMemoryError: one pair at a time does not fit.
     """
     match spec.method:
         case BaseSettings():
             from trainers.base import train_base
 
-            return train_base(spec, source, pairs, workdir, on_epoch)
+            return train_base(spec, source, pairs, workdir, on_epoch, should_stop)
         case SftSettings():
             from trainers.sft import train_sft
 
-            return train_sft(spec, source, pairs, workdir, on_epoch)
+            return train_sft(
+                spec,
+                source,
+                pairs,
+                workdir,
+                on_epoch,
+                checkpoints=checkpoints,
+                should_stop=should_stop,
+            )
         case DeltaSettings() as settings:
             from trainers.delta import train_delta
 
-            return train_delta(spec, settings, source, pairs, workdir, on_epoch)
+            return train_delta(
+                spec,
+                settings,
+                source,
+                pairs,
+                workdir,
+                on_epoch,
+                checkpoints=checkpoints,
+                should_stop=should_stop,
+            )
         case _:
             assert_never(spec.method)

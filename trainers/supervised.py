@@ -1,27 +1,24 @@
-"""Supervised training of whatever parameters a model leaves open: the loop that sft and delta share.
-
-The loop itself is TRL's SFTTrainer; here are only its settings and what it says while it runs.
-"""
+"""The supervised loop that sft and delta share: TRL's SFTTrainer, set as the trial says."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpora.dialogue import PairSplits
 from search_spaces.errors import one_problem
 from search_spaces.spec import TrialSpec
+from trainers.checkpoint_files import Checkpoint
+from trainers.checkpoints import CheckpointClock, CheckpointSettings
+from trainers.course import Course
 from trainers.encoding import EncodedPair
-from trainers.errors import DivergedError, ModelError
-from trainers.examples import encode_splits
+from trainers.errors import ModelError
 from trainers.loading import device_here
-from trainers.loss import collate, mean_token_loss
-from trainers.progress import EpochReport, OnEpoch, StepRow, write_steps
-from trainers.saving import save_model
-from trainers.tuned import TunedModel
+from trainers.loss import collate
+from trainers.micro_batch import MicroBatch, micro_batch
+from trainers.progress import OnEpoch, ShouldStop, never, write_steps
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -31,46 +28,24 @@ if TYPE_CHECKING:
 _LOGGED_POINTS = 200
 """Training curves have at most about this many points."""
 
+_OPTIMIZER_SHARE = 3
+"""A checkpoint is about this many times what is trained: itself, and Adam's two moments."""
 
-def tune(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    spec: TrialSpec,
-    pairs: PairSplits,
-    workdir: Path,
-    on_epoch: OnEpoch,
-) -> TunedModel:
-    """Train the model's open parameters on pairs and save it under `model/`.
 
-    Args:
-        model: parameters with `requires_grad` are trained, in place.
-        tokenizer: the model's.
-        spec: the trial.
-        pairs: training and validation pairs.
-        workdir: the trial's folder.
-        on_epoch: told of every finished epoch.
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a training: from where, and how."""
 
-    Raises:
-        DivergedError: the loss became NaN or infinite.
-    """
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in model.parameters())
-    train, valid, truncated = encode_splits(tokenizer, pairs, spec)
-    train_loss, valid_loss = train_supervised(
-        model, tokenizer, spec, train, valid, workdir, on_epoch
-    )
-    folder = workdir / "model"
-    save_model(model, tokenizer, spec, folder)
-    return TunedModel(
-        model=model,
-        tokenizer=tokenizer,
-        folder=folder,
-        trainable_parameters=trainable,
-        total_parameters=total,
-        train_loss=train_loss,
-        valid_loss=valid_loss,
-        truncated_references=truncated,
-    )
+    batch: MicroBatch
+    """How an optimiser step is cut."""
+    identity: str = ""
+    """What its checkpoints say they belong to."""
+    checkpoint: Checkpoint | None = None
+    """Where to continue from; absent: from the beginning."""
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+    """How often to save."""
+    should_stop: ShouldStop = never
+    """Asked after every optimiser step."""
 
 
 def train_supervised(
@@ -81,7 +56,8 @@ def train_supervised(
     valid: Sequence[EncodedPair],
     workdir: Path,
     on_epoch: OnEpoch,
-) -> tuple[float, float]:
+    attempt: Attempt | None = None,
+) -> Course:
     """Train the model's open parameters in place.
 
     Args:
@@ -90,39 +66,55 @@ def train_supervised(
         spec: the trial; its `training` part is used.
         train: training examples.
         valid: validation examples.
-        workdir: the trial's folder; `train.csv` is written there.
+        workdir: the trial's folder; `train.csv` and checkpoints are written there.
         on_epoch: told of every finished epoch.
+        attempt: where to begin; absent: at the beginning, as specified.
 
     Returns:
-        The last logged training loss and the final validation loss, in nats per token.
+        Losses in nats per token, log and time.
 
     Raises:
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: a loss or gradient became NaN or infinite.
+        StoppedError: `should_stop` said so; a checkpoint is in place.
     """
     from datasets import Dataset
     from transformers import PrinterCallback, ProgressCallback
-    from trl import SFTTrainer
 
-    log = _StepLog(valid, on_epoch)
+    from trainers.resumable import ResumableTrainer, Surroundings
+
+    attempt = attempt or Attempt(micro_batch(spec, spec.training.batch_size))
+    batch, checkpoint = attempt.batch, attempt.checkpoint
     use_cache = model.config.use_cache
     rows = [{"input_ids": e.input_ids, "labels": e.labels} for e in train]
-    trainer = SFTTrainer(
+    trainer = ResumableTrainer(
         model=model,
-        args=_sft_config(spec, len(rows), workdir),
+        args=_sft_config(spec, len(rows), batch, workdir),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         data_collator=collate,
-        callbacks=[log.callback()],
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    course = Course(checkpoint.state["course"] if checkpoint else None)
+    around = Surroundings(
+        workdir=workdir,
+        identity=attempt.identity,
+        batch_size=batch.batch_size,
+        steps_per_epoch=_steps_per_epoch(spec, len(rows)),
+        valid=valid,
+        on_epoch=on_epoch,
+        should_stop=attempt.should_stop,
+        clock=_clock(model, attempt.checkpoints, checkpoint, course),
+        course=course,
+        checkpoint=checkpoint,
+    )
     try:
-        trainer.train()
+        trainer.begin(around)
     finally:
         # A curve that ends in NaN is a result too.
-        write_steps(workdir / "train.csv", log.rows)
+        write_steps(workdir / "train.csv", course.rows)
         _take_off_training(model, use_cache)
-    return log.last_train_loss, log.last_valid_loss
+    return course
 
 
 def optimizer_steps(spec: TrialSpec, examples: int) -> int:
@@ -132,10 +124,38 @@ def optimizer_steps(spec: TrialSpec, examples: int) -> int:
         spec: the trial.
         examples: number of training pairs.
     """
-    training = spec.training
-    batches = math.ceil(examples / training.batch_size)
-    steps = math.ceil(batches / training.gradient_accumulation_steps) * training.epochs
-    return min(steps, training.max_steps or steps)
+    steps = _steps_per_epoch(spec, examples) * spec.training.epochs
+    return min(steps, spec.training.max_steps or steps)
+
+
+def _steps_per_epoch(spec: TrialSpec, examples: int) -> int:
+    batches = math.ceil(examples / spec.training.batch_size)
+    return math.ceil(batches / spec.training.gradient_accumulation_steps)
+
+
+def _clock(
+    model: PreTrainedModel | PeftModel,
+    settings: CheckpointSettings,
+    checkpoint: Checkpoint | None,
+    course: Course,
+) -> CheckpointClock:
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return CheckpointClock(
+        settings,
+        trained * _OPTIMIZER_SHARE,
+        step=checkpoint.step if checkpoint else 0,
+        epoch=float(checkpoint.state["epoch"]) if checkpoint else 0.0,
+        seconds=course.seconds,
+    )
+
+
+def trainer_folder(workdir: Path) -> Path:
+    """Where the Trainer wants a place of its own; nothing in it outlives the training.
+
+    Args:
+        workdir: the trial's folder.
+    """
+    return workdir / "trainer"
 
 
 def _take_off_training(model: PreTrainedModel | PeftModel, use_cache: bool | None) -> None:
@@ -154,7 +174,7 @@ def _take_off_training(model: PreTrainedModel | PeftModel, use_cache: bool | Non
     model.eval()
 
 
-def _sft_config(spec: TrialSpec, examples: int, workdir: Path) -> SFTConfig:
+def _sft_config(spec: TrialSpec, examples: int, batch: MicroBatch, workdir: Path) -> SFTConfig:
     from trl import SFTConfig
 
     training = spec.training
@@ -170,9 +190,9 @@ def _sft_config(spec: TrialSpec, examples: int, workdir: Path) -> SFTConfig:
     new, old = "activation_checkpointing", "gradient_checkpointing"
     checkpointing = {new if new in fields else old: training.gradient_checkpointing}
     return SFTConfig(
-        output_dir=str(workdir / "trainer"),
-        per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        output_dir=str(trainer_folder(workdir)),
+        per_device_train_batch_size=batch.batch_size,
+        gradient_accumulation_steps=batch.gradient_accumulation_steps,
         num_train_epochs=training.epochs,
         # The Trainer would go round again until `max_steps`; here it only ends the epochs early.
         max_steps=optimizer_steps(spec, examples) if training.max_steps else -1,
@@ -201,70 +221,3 @@ def _sft_config(spec: TrialSpec, examples: int, workdir: Path) -> SFTConfig:
         disable_tqdm=True,
         **checkpointing,
     )
-
-
-class _StepLog:
-    """Collects the trainer's logs; measures validation loss at each epoch's end."""
-
-    def __init__(self, valid: Sequence[EncodedPair], on_epoch: OnEpoch) -> None:
-        self.valid = valid
-        self.on_epoch = on_epoch
-        self.rows: list[StepRow] = []
-        self.last_train_loss = math.nan
-        self.last_valid_loss = math.nan
-        self.began = time.monotonic()
-
-    def callback(self) -> Any:
-        """A Trainer callback that feeds this log (made late: transformers is slow to import)."""
-        from transformers import TrainerCallback
-
-        log = self
-
-        class Listener(TrainerCallback):
-            def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-                log.began = time.monotonic()
-
-            def on_log(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-                log.step(state.global_step, state.epoch or 0.0, rest["logs"])
-
-            def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-                log.epoch(state.global_step, state.max_steps, state.epoch or 0.0, rest["model"])
-
-        return Listener()
-
-    def step(self, step: int, epoch: float, logs: dict[str, Any]) -> None:
-        if "loss" not in logs:
-            return  # The trainer's closing summary is no step.
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise DivergedError(step, loss)
-        self.last_train_loss = loss
-        self.rows.append(
-            StepRow(
-                step,
-                epoch,
-                train_loss=loss,
-                learning_rate=logs.get("learning_rate"),
-                grad_norm=float(logs["grad_norm"]) if "grad_norm" in logs else None,
-                seconds=round(time.monotonic() - self.began, 3),
-            )
-        )
-
-    def epoch(self, step: int, total: int, epoch: float, model: PreTrainedModel) -> None:
-        self.last_valid_loss = mean_token_loss(model, self.valid)
-        if not math.isfinite(self.last_valid_loss):
-            raise DivergedError(step, self.last_valid_loss)
-        self.rows.append(
-            StepRow(
-                step,
-                epoch,
-                valid_loss=self.last_valid_loss,
-                seconds=round(time.monotonic() - self.began, 3),
-            )
-        )
-        known = math.isfinite(self.last_train_loss)
-        self.on_epoch(
-            EpochReport(
-                epoch, step, total, self.last_train_loss if known else None, self.last_valid_loss
-            )
-        )

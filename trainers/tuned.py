@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,3 +31,11 @@ class TunedModel:
     """Mean loss per counted token over the validation pairs, after training."""
     truncated_references: int = 0
     """Training replies that lost tokens to `max_length`."""
+    seconds: float = 0.0
+    """Training time over all attempts."""
+    digest: str = ""
+    """SHA-256 by which the weights are known; the source's, where nothing was trained."""
+    adjusted: Mapping[str, int] = field(default_factory=dict)
+    """Training settings that are not as specified, because memory ran out; empty where all are."""
+    notes: tuple[str, ...] = ()
+    """What was found damaged or foreign in the trial's folder, and was passed over."""

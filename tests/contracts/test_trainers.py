@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +24,8 @@ from search_spaces.spec import (
     TrialSpec,
 )
 from tests.tiny import tiny_pairs, tiny_spec
-from trainers import supervised
+from trainers import tune
+from trainers.course import Course
 from trainers.encoding import encode_prompt
 from trainers.loading import load_model
 from trainers.progress import EpochReport
@@ -109,15 +111,15 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     workdir = tmp_path_factory.mktemp(f"{name}-{family}")
     seen: dict[str, Any] = {}
 
-    def watched(model: Any, *rest: Any) -> tuple[float, float]:
+    def watched(model: Any, *rest: Any) -> Course:
         seen["before"] = {n: p.detach().clone() for n, p in model.named_parameters()}
         seen["open"] = {n for n, p in model.named_parameters() if p.requires_grad}
         return train_supervised(model, *rest)
 
-    train_supervised = supervised.train_supervised
+    train_supervised = tune.train_supervised
     told: list[EpochReport] = []
     with pytest.MonkeyPatch.context() as watching:
-        watching.setattr(supervised, "train_supervised", watched)
+        watching.setattr(tune, "train_supervised", watched)
         result = train(spec, source, PAIRS, workdir, told.append)
     return Trained(name, spec, source, workdir, result, told, **seen)
 
@@ -222,6 +224,34 @@ def test_it_answers_as_it_was_evaluated(trained: Trained) -> None:
         text = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
         assert text.strip() == reply.reply
     assert any(reply.reply for reply in replies)
+
+
+def test_it_is_not_trained_again(trained: Trained, tmp_path: Path) -> None:
+    """A second call gives what the first one gave, from the folder."""
+    workdir = tmp_path / "again"
+    shutil.copytree(trained.workdir, workdir)
+    told: list[EpochReport] = []
+    with pytest.MonkeyPatch.context() as watching:
+        watching.setattr(tune, "train_supervised", lambda *_: pytest.fail("trained again"))
+        again = train(trained.spec, trained.source, PAIRS, workdir, told.append)
+    first = trained.result
+    assert told == [trained.told[-1]]
+    assert (again.digest, again.seconds, again.notes) == (first.digest, first.seconds, ())
+    assert again.digest.startswith("sha256:")
+    assert (again.train_loss, again.valid_loss) == (first.train_loss, first.valid_loss)
+    assert again.trainable_parameters == first.trainable_parameters
+    assert again.total_parameters == first.total_parameters
+    assert not again.model.training
+    assert {p.dtype for p in again.model.parameters()} == {torch.float32}
+    spec = trained.spec
+    for beam in (1, 3):
+        replies = [
+            generate(one, PAIRS.test, spec.decoding, (beam,), spec.training.max_length, 0)
+            for one in (first, again)
+        ]
+        assert [r.reply for r in replies[0]] == [r.reply for r in replies[1]]
+    rows = [(one / "train.csv").read_text() for one in (workdir, trained.workdir)]
+    assert rows[0] == rows[1]
 
 
 def test_its_card_shows_how(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:

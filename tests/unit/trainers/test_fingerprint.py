@@ -44,13 +44,13 @@ def test_names_count(model: Path) -> None:
 
 def test_files_are_read_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    sha256 = fingerprint._file_sha256
+    sha256 = fingerprint.file_sha256
 
     def counted(file: Path) -> str:
         read.append(file.name)
         return sha256(file)
 
-    monkeypatch.setattr(fingerprint, "_file_sha256", counted)
+    monkeypatch.setattr(fingerprint, "file_sha256", counted)
     before = folder_fingerprint(model)
     assert read == ["config.json", "model.safetensors"]
     assert folder_fingerprint(model) == before

@@ -47,9 +47,12 @@ class Run:
         self.train, self.valid, _ = encode_splits(self.tokenizer, pairs or tiny_pairs(), spec)
         self.before = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.told: list[EpochReport] = []
-        self.losses = train_supervised(
+        course = train_supervised(
             self.model, self.tokenizer, spec, self.train, self.valid, workdir, self.told.append
         )
+        assert course.train_loss is not None
+        assert course.valid_loss is not None
+        self.losses = (course.train_loss, course.valid_loss)
         with (workdir / "train.csv").open(newline="") as stream:
             self.rows = list(csv.DictReader(stream))
         self.steps = [row for row in self.rows if row["train_loss"]]
@@ -254,7 +257,7 @@ def test_a_loss_that_is_no_number_ends_the_trial(
 def test_divergence_after_the_last_log_is_seen(
     tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.supervised.mean_token_loss", lambda *_: math.inf)
+    monkeypatch.setattr("trainers.resumable.mean_token_loss", lambda *_: math.inf)
     with pytest.raises(DivergedError, match="step 2"):
         Run(tiny_gpt2, tmp_path, tiny_spec())
     assert (tmp_path / "train.csv").read_text().count("\n") == 3

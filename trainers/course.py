@@ -1,0 +1,112 @@
+"""The course of a training: its losses and its log, in a form that a checkpoint carries on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from trainers.errors import DivergedError
+from trainers.progress import EpochReport, StepRow
+
+
+class Course:
+    """What training has come to.
+
+    Args:
+        earlier: what `to_json` gave in an earlier attempt; absent at the beginning.
+    """
+
+    def __init__(self, earlier: Mapping[str, Any] | None = None) -> None:
+        known = earlier or {}
+        self.rows = [StepRow(**row) for row in known.get("rows", ())]
+        self.train_loss: float | None = known.get("train_loss")
+        """Mean loss per counted token over the last logged steps."""
+        self.valid_loss: float | None = known.get("valid_loss")
+        self.validated_step = int(known.get("validated_step", 0))
+        """Optimiser steps done at the last validation."""
+        self.report = EpochReport(**known["report"]) if known.get("report") else None
+        """The last finished epoch's."""
+        # Kept here, not by the Trainer, whose sum since the last log does not outlive a process.
+        self._loss_sum = float(known.get("loss_sum", 0.0))
+        self._logged_step = int(known.get("logged_step", 0))
+        self._earlier_s = float(known.get("seconds", 0.0))
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Training time over all attempts; what was lost with a killed one does not count."""
+        return self._earlier_s + time.monotonic() - self._began
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON data."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "train_loss": self.train_loss,
+            "valid_loss": self.valid_loss,
+            "validated_step": self.validated_step,
+            "report": asdict(self.report) if self.report else None,
+            "loss_sum": self._loss_sum,
+            "logged_step": self._logged_step,
+            "seconds": self.seconds,
+        }
+
+    def add_loss(self, step: int, loss: float) -> None:
+        """Count a forward pass.
+
+        Args:
+            step: the optimiser step it belongs to.
+            loss: its share of the step's mean loss per counted token.
+
+        Raises:
+            DivergedError: the loss is NaN or infinite.
+        """
+        if not math.isfinite(loss):
+            raise DivergedError(step, loss)
+        self._loss_sum += loss
+
+    def log(
+        self, step: int, epoch: float, learning_rate: float | None, grad_norm: float | None
+    ) -> None:
+        """Add a line on the optimiser steps since the last one.
+
+        Args:
+            step: optimiser steps done.
+            epoch: epochs done.
+            learning_rate: of the last step.
+            grad_norm: of the last step, before clipping; absent where it was not measured.
+        """
+        self.train_loss = self._loss_sum / (step - self._logged_step)
+        self._loss_sum, self._logged_step = 0.0, step
+        self.rows.append(
+            StepRow(
+                step,
+                epoch,
+                train_loss=self.train_loss,
+                learning_rate=learning_rate,
+                grad_norm=grad_norm,
+                seconds=round(self.seconds, 3),
+            )
+        )
+
+    def end_epoch(self, step: int, total_steps: int, epoch: float, valid_loss: float) -> None:
+        """Add a line on a finished epoch.
+
+        Args:
+            step: optimiser steps done.
+            total_steps: of the whole training.
+            epoch: epochs done.
+            valid_loss: mean loss per counted token over the validation pairs.
+
+        Raises:
+            DivergedError: the loss is NaN or infinite.
+        """
+        if not math.isfinite(valid_loss):
+            raise DivergedError(step, valid_loss, "validation loss")
+        self.valid_loss, self.validated_step = valid_loss, step
+        self.rows.append(
+            StepRow(step, epoch, valid_loss=valid_loss, seconds=round(self.seconds, 3))
+        )
+        self.report = EpochReport(epoch, step, total_steps, self.train_loss, valid_loss)

@@ -1,0 +1,188 @@
+"""From an open model to a tuned one in its folder, whatever interrupts it.
+
+What sft and delta do alike around the loop of `supervised.py`: an earlier attempt is continued or
+taken as it is, and where memory runs out, less is tried at once.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from corpora.dialogue import PairSplits
+from search_spaces.spec import TrialSpec
+from trainers.checkpoint_files import newest_checkpoint, remove_checkpoints
+from trainers.checkpoints import CheckpointSettings
+from trainers.course import Course
+from trainers.encoding import EncodedPair
+from trainers.errors import StoppedError, is_out_of_memory
+from trainers.examples import encode_splits
+from trainers.finished import (
+    Finished,
+    model_folder,
+    read_finished,
+    training_identity,
+    write_finished,
+)
+from trainers.loss import free_memory
+from trainers.micro_batch import (
+    adjustments,
+    forget_micro_batch,
+    micro_batch,
+    remember_micro_batch,
+    remembered_micro_batch,
+    smaller_micro_batch,
+)
+from trainers.progress import EpochReport, OnEpoch, ShouldStop, write_steps
+from trainers.supervised import Attempt, train_supervised, trainer_folder
+from trainers.tuned import TunedModel
+from trainers.whole_folders import discard_leftovers
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def tune(
+    build: Callable[[], tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]],
+    load: Callable[[Path], tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]],
+    spec: TrialSpec,
+    source: Path,
+    pairs: PairSplits,
+    workdir: Path,
+    on_epoch: OnEpoch,
+    *,
+    checkpoints: CheckpointSettings,
+    should_stop: ShouldStop,
+) -> TunedModel:
+    """Train a model's open parameters on pairs and save it under `model/`.
+
+    What an earlier attempt finished is not repeated; what it left in the middle is continued, with
+    the bits that an undisturbed training would have.
+
+    Args:
+        build: gives the model to train, parameters with `requires_grad` open, and its tokenizer;
+            called again where memory ran out.
+        load: gives the tuned model from its folder.
+        spec: the trial.
+        source: folder of the model that `build` starts from.
+        pairs: training and validation pairs.
+        workdir: the trial's folder.
+        on_epoch: told of every finished epoch.
+        checkpoints: how often to save.
+        should_stop: asked after every optimiser step.
+
+    Raises:
+        DivergedError: a loss or gradient became NaN or infinite.
+        StoppedError: `should_stop` said so; the next call continues.
+        torch.OutOfMemoryError: one pair at a time does not fit.
+        OSError: the disk is full; the last whole checkpoint is kept.
+    """
+    if should_stop():
+        raise StoppedError("training was asked to stop before it began")
+    discard_leftovers(workdir)
+    identity = training_identity(spec, source, pairs)
+    finished, digest, why = read_finished(workdir, identity)
+    notes = [why] if why else []
+    if finished is not None:
+        model, tokenizer = load(model_folder(workdir))
+        write_steps(workdir / "train.csv", finished.rows)
+        on_epoch(finished.report)
+    else:
+        model, tokenizer, finished, passed_over = _train_until_it_fits(
+            build, spec, identity, pairs, workdir, on_epoch, checkpoints, should_stop
+        )
+        notes += passed_over
+        digest = write_finished(workdir, identity, spec, model, tokenizer, finished)
+    remove_checkpoints(workdir)
+    forget_micro_batch(workdir)
+    shutil.rmtree(trainer_folder(workdir), ignore_errors=True)
+    return TunedModel(
+        model=model,
+        tokenizer=tokenizer,
+        folder=model_folder(workdir),
+        trainable_parameters=finished.trainable_parameters,
+        total_parameters=finished.total_parameters,
+        train_loss=finished.train_loss,
+        valid_loss=finished.valid_loss,
+        truncated_references=finished.truncated_references,
+        seconds=finished.seconds,
+        digest=digest,
+        adjusted=finished.adjusted,
+        notes=tuple(notes),
+    )
+
+
+def _train_until_it_fits(
+    build: Callable[[], tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]],
+    spec: TrialSpec,
+    identity: str,
+    pairs: PairSplits,
+    workdir: Path,
+    on_epoch: OnEpoch,
+    checkpoints: CheckpointSettings,
+    should_stop: ShouldStop,
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, Finished, tuple[str, ...]]:
+    """A trained model; each time memory runs out, from the last checkpoint with a smaller batch."""
+    batch = remembered_micro_batch(workdir, spec)
+    told = 0
+
+    def tell(report: EpochReport) -> None:
+        nonlocal told
+        if report.step > told:  # Steps may be repeated, the word of them is not.
+            told = report.step
+            on_epoch(report)
+
+    while True:
+        model, tokenizer = build()
+        train, valid, truncated = encode_splits(tokenizer, pairs, spec)
+        shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
+        checkpoint, notes = newest_checkpoint(workdir, identity, shapes)
+        if checkpoint is not None:
+            earlier = int(checkpoint.state["batch_size"])
+            batch = micro_batch(spec, min(batch.batch_size, earlier))
+        attempt = Attempt(batch, identity, checkpoint, checkpoints, should_stop)
+        course = _train_if_it_fits(model, tokenizer, spec, train, valid, workdir, tell, attempt)
+        if course is not None:
+            break
+        batch = smaller_micro_batch(spec, batch.batch_size)
+        remember_micro_batch(workdir, batch)
+        del model
+        free_memory()
+    if course.report is None or course.valid_loss is None:
+        raise RuntimeError("training ended without a finished epoch")
+    finished = Finished(
+        rows=tuple(course.rows),
+        report=course.report,
+        train_loss=course.train_loss,
+        valid_loss=course.valid_loss,
+        trainable_parameters=sum(math.prod(shape) for shape in shapes.values()),
+        total_parameters=sum(p.numel() for p in model.parameters()),
+        truncated_references=truncated,
+        seconds=course.seconds,
+        adjusted=adjustments(spec, batch),
+    )
+    return model, tokenizer, finished, notes
+
+
+def _train_if_it_fits(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: TrialSpec,
+    train: Sequence[EncodedPair],
+    valid: Sequence[EncodedPair],
+    workdir: Path,
+    on_epoch: OnEpoch,
+    attempt: Attempt,
+) -> Course | None:
+    """The course of the training; None where memory ran out and a smaller batch can be tried."""
+    try:
+        return train_supervised(model, tokenizer, spec, train, valid, workdir, on_epoch, attempt)
+    except (RuntimeError, MemoryError) as error:
+        if attempt.batch.batch_size == 1 or not is_out_of_memory(error):
+            raise
+    # Only here, past the error, is what its traceback held free.
+    return None
