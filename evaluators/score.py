@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +10,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from evaluators.encoders import Encoder, resolve_encoder
-from evaluators.metric_versions import BERTSCORE_NAMES, METRIC_NAMES, METRIC_VERSIONS
+from evaluators.errors import EvaluationError
+from evaluators.metric_versions import (
+    BERTSCORE_NAMES,
+    METRIC_NAMES,
+    METRIC_VERSIONS,
+    WORD_METRIC_NAMES,
+)
 from evaluators.metrics import mean_scores
 from evaluators.replies import Reply
 from evaluators.word_worker import WordWorker
+from search_spaces.errors import Problem
 from search_spaces.spec import MetricsSpec
+from trainers.progress import ShouldStop, never
 
 if TYPE_CHECKING:
     from evaluators.bertscore import BertScorer
@@ -92,22 +101,24 @@ class StreamingScorer:
         """
         self._words.add([(reply.scored_text, reply.reference) for reply in replies])
 
-    def finish(self, replies: Sequence[Reply]) -> Scores:
+    def finish(self, replies: Sequence[Reply], should_stop: ShouldStop = never) -> Scores:
         """Scores of replies, equal to those of `score` whatever was added before.
 
         Args:
             replies: all replies of one part; the scorer is as new afterwards.
+            should_stop: asked between pieces of the work.
 
         Raises:
-            EvaluationError: WordNet is not here.
+            EvaluationError: WordNet is not here, or a metric is missing or not finite.
+            StoppedError: `should_stop` said so; the scorer can be used again.
         """
-        rows = self._words.collect([(reply.scored_text, reply.reference) for reply in replies])
+        pairs = [(reply.scored_text, reply.reference) for reply in replies]
+        rows = self._words.collect(pairs, should_stop)
         rows = [dict(row) for row in rows]
         if self.encoder is not None:
-            texts = [reply.scored_text for reply in replies]
-            references = [reply.reference for reply in replies]
-            for row, found in zip(rows, self._score_bert(texts, references), strict=True):
+            for row, found in zip(rows, self._score_bert(pairs, should_stop), strict=True):
                 row.update(found)
+        self._check(replies, rows)
         by_beam: dict[int, list[dict[str, float]]] = defaultdict(list)
         for reply, row in zip(replies, rows, strict=True):
             by_beam[reply.beam].append(row)
@@ -120,13 +131,37 @@ class StreamingScorer:
         self._bert = None
 
     def _score_bert(
-        self, replies: Sequence[str], references: Sequence[str]
+        self, pairs: Sequence[tuple[str, str]], should_stop: ShouldStop
     ) -> list[dict[str, float]]:
         if self._bert is None and self.encoder is not None:
             from evaluators.bertscore import BertScorer
 
             self._bert = BertScorer(self.encoder, self._device)
-        return [] if self._bert is None else self._bert.score(replies, references)
+        if self._bert is None:
+            return []
+        texts, references = [text for text, _ in pairs], [reference for _, reference in pairs]
+        return self._bert.score(texts, references, should_stop)
+
+    def _check(self, replies: Sequence[Reply], rows: Sequence[dict[str, float]]) -> None:
+        """See that every reply has every metric: a mean over some of them would be no mean."""
+        names = WORD_METRIC_NAMES if self.encoder is None else METRIC_NAMES
+        problems = []
+        for name in names:
+            wrong = [
+                (reply, row.get(name))
+                for reply, row in zip(replies, rows, strict=True)
+                if not math.isfinite(row.get(name, math.nan))
+            ]
+            if wrong:
+                reply, value = wrong[0]
+                message = (
+                    "every reply must have a finite score, but "
+                    f"{len(wrong)} of {len(replies)} have none, the first at beam {reply.beam}"
+                )
+                shown = "nothing" if value is None else str(value)
+                problems.append(Problem(name, reply.pair_id, message, shown))
+        if problems:
+            raise EvaluationError(problems)
 
     def __enter__(self) -> StreamingScorer:
         return self

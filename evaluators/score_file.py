@@ -139,7 +139,7 @@ def _problems(raw: bytes) -> Iterator[tuple[str, str, str]]:
         return
     try:
         record = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         reason = str(error).split(":")[0] if isinstance(error, ValueError) else "too deep"
         yield f"must be JSON ({reason})", _shown(text), ""
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import warnings
 from typing import Any
 
@@ -22,6 +23,7 @@ from peft import (
 from corpora.dialogue import Pair
 from evaluators.causal_model import CausalModel
 from evaluators.decoding import generate
+from evaluators.replies import Reply
 from search_spaces.spec import DecodingSpec
 from tests.unit.evaluators.tiny_models import make_model, make_pairs, make_tuned
 from trainers.encoding import encode_prompt
@@ -148,6 +150,35 @@ def test_first_scores_are_those_of_the_training_forward(peft_type: str) -> None:
             ids = torch.tensor([prompt])
             theirs = tuned.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1]
             torch.testing.assert_close(row, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "peft_type"),
+    [
+        ("gpt2", None),
+        ("llama", None),
+        ("mistral", None),
+        ("gpt2", "prefix"),
+        ("llama", "prompt"),
+        ("llama", "lora"),
+    ],
+)
+def test_replies_may_come_from_several_runs(family: str, peft_type: str | None) -> None:
+    """Whatever is known already, at whatever widths, the rest comes out as it would have."""
+    tuned = make_tuned(make_model(family)) if peft_type is None else peft_tuned(family, peft_type)
+    pairs = make_pairs(21)[::2]
+    decoding = DecodingSpec(max_new_tokens=NEW_TOKENS, eval_batch_size=4)
+    whole = generate(tuned, pairs, decoding, WIDTHS, MAX_LENGTH, seed=0)
+    draw = random.Random(f"{family} {peft_type}")
+    for share in (0.2, 0.5, 0.9):
+        known = {(r.beam, r.pair_id): r for r in whole if draw.random() < share}
+        told: list[Reply] = []
+        again = generate(
+            tuned, pairs, decoding, WIDTHS, MAX_LENGTH, 0, on_replies=told.extend, known=known
+        )
+        assert again == whole
+        assert told[: len(known)] == [r for r in whole if (r.beam, r.pair_id) in known]
+        assert len(told) == len(whole)
 
 
 def test_settings_that_change_scores_are_left_to_transformers() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import tempfile
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import get_args
 
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from corpora.dialogue import Corpus, CorpusError, Dialogue, Pair, Utterance
+from corpora.dialogue import Corpus, CorpusError, Dialogue, Pair, PairSplits, Utterance
 from corpora.loaders import build_pairs, make_pairs
 from corpora.read import read_corpus
-from search_spaces.spec import CorpusSpec, Loader, SplitSpec
+from search_spaces.spec import ColumnMapping, CorpusSpec, Loader, SplitSpec
 
 LOADERS: tuple[Loader, ...] = get_args(Loader)
 
@@ -179,3 +183,146 @@ def test_on_the_sample_v2_gives_more_and_longer_texts_than_v1() -> None:
     v2 = [pair for dialogue in corpus.dialogues for pair in make_pairs(dialogue, "v2")]
     assert len(v2) > len(v1)
     assert mean_words(v2) > 2 * mean_words(v1)
+
+
+WORDS = st.sampled_from(["yes", "no", "Yes", "mm-hm", "é", "\u4f60", "'", '"', ",", ";", "\\", "#"])
+TEXTS = st.lists(WORDS, min_size=1, max_size=4).map(" ".join)
+"""Utterances that say the same again and again, with what files are cut at in them."""
+
+
+@st.composite
+def repetitive_dialogues(draw: st.DrawFn, fewest: int = 1) -> tuple[Dialogue, ...]:
+    said = st.tuples(st.sampled_from(["patient", "therapist"]), TEXTS)
+    sessions = draw(st.lists(st.lists(said, min_size=1, max_size=9), min_size=fewest, max_size=6))
+    return tuple(
+        Dialogue(
+            str(session),
+            tuple(
+                Utterance(turn=turn, speaker=speaker, text=text, act="id")
+                for turn, (speaker, text) in enumerate(utterances)
+            ),
+        )
+        for session, utterances in enumerate(sessions)
+    )
+
+
+def accounted(dialogue: Dialogue) -> list[Utterance]:
+    """A session without what v1 and v2 leave out: the therapist's opening, the patient's last run."""
+    kept = list(dialogue.utterances)
+    while kept and kept[0].speaker == "therapist":
+        del kept[0]
+    while kept and kept[-1].speaker == "patient":
+        del kept[-1]
+    return kept
+
+
+def texts_of(utterances: list[Utterance], speaker: str) -> str:
+    return " ".join(said.text for said in utterances if said.speaker == speaker)
+
+
+@settings(derandomize=True)
+@given(sessions=repetitive_dialogues())
+def test_every_utterance_is_accounted_for_and_none_invented(
+    sessions: tuple[Dialogue, ...],
+) -> None:
+    for dialogue in sessions:
+        kept = accounted(dialogue)
+        short = make_pairs(dialogue, "v1")
+        texts = [text for pair in short for text in (pair.prompt, pair.reference)]
+        assert " ".join(texts) == " ".join(said.text for said in kept)
+        long = make_pairs(dialogue, "v2")
+        assert len(long) == sum(said.speaker == "patient" for said in kept)
+        if long:
+            assert long[-1].prompt == texts_of(kept, "patient")
+            assert long[-1].reference == texts_of(kept, "therapist")
+        shifted = make_pairs(dialogue, "shift")
+        first = [pair.prompt for pair in shifted[:1]] or [dialogue.utterances[0].text]
+        assert first + [pair.reference for pair in shifted] == [
+            said.text for said in dialogue.utterances
+        ]
+
+
+@every_loader
+@settings(max_examples=60, derandomize=True)
+@given(
+    sessions=repetitive_dialogues(fewest=4),
+    limit=st.integers(1, 6),
+    fractions=st.sampled_from([(0.5, 0.25, 0.25), (0.4, 0.2, 0.2), (0.8, 0.1, 0.1)]),
+)
+def test_limits_draw_from_the_parts_and_change_no_part(
+    loader: Loader,
+    sessions: tuple[Dialogue, ...],
+    limit: int,
+    fractions: tuple[float, float, float],
+) -> None:
+    corpus = Corpus(source="drawn", format="hope", dialogues=sessions, content_hash="")
+
+    def split(most: int | None) -> PairSplits:
+        train, valid, test = fractions
+        limits = {"max_train_pairs": most, "max_valid_pairs": most, "max_test_pairs": most}
+        shares = {"train_fraction": train, "valid_fraction": valid, "test_fraction": test}
+        return build_pairs(corpus, loader, SplitSpec(**shares, **limits))
+
+    try:
+        whole = split(None)
+    except CorpusError:
+        reject()  # a part without pairs, which other tests are about
+    fewer, fewest = split(limit + 1), split(limit)
+    for part in ("train", "valid", "test"):
+        every, some, least = (getattr(splits, part) for splits in (whole, fewer, fewest))
+        assert len(least) == min(limit, len(every))
+        assert [pair for pair in every if pair in set(some)] == list(some)
+        assert set(least) <= set(some) <= set(every)
+    in_parts = [{pair.session for pair in part} for part in (whole.train, whole.valid, whole.test)]
+    assert sum(map(len, in_parts)) == len(set.union(*in_parts))
+    assert set.union(*in_parts) <= {dialogue.session for dialogue in sessions}
+
+
+def write_hope(folder: Path, sessions: tuple[Dialogue, ...], *, merged: bool) -> None:
+    """As the corpus is published: a file a session, or one that is sorted as strings."""
+    rows = [
+        (
+            f"{dialogue.session}_{said.turn}",
+            "P" if said.speaker == "patient" else "T",
+            said.text,
+            said.act,
+        )
+        for dialogue in sessions
+        for said in dialogue.utterances
+    ]
+    for name in ["all"] if merged else [dialogue.session for dialogue in sessions]:
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["ID", "Type", "Utterance", "Dialog_Act"])
+            writer.writerows(row for row in sorted(rows) if merged or row[0].startswith(f"{name}_"))
+
+
+def write_lines(folder: Path, sessions: tuple[Dialogue, ...]) -> None:
+    lines = [
+        json.dumps(
+            {"s": dialogue.session, "w": said.speaker, "t": said.text, "n": said.turn, "a": "id"}
+        )
+        for dialogue in sessions
+        for said in dialogue.utterances
+    ]
+    (folder / "all.jsonl").write_text("\n".join(reversed(lines)), encoding="utf-8")
+
+
+LINE_COLUMNS = ColumnMapping(session="s", speaker="w", text="t", turn="n", act="a")
+
+
+@pytest.mark.parametrize("layout", ["a file a session", "merged", "lines"])
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(sessions=repetitive_dialogues(fewest=3))
+def test_what_was_written_is_what_is_read(layout: str, sessions: tuple[Dialogue, ...]) -> None:
+    if len({said.speaker for dialogue in sessions for said in dialogue.utterances}) < 2:
+        reject()  # one side only, which is refused
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if layout == "lines":
+            write_lines(folder, sessions)
+        else:
+            write_hope(folder, sessions, merged=layout == "merged")
+        columns = LINE_COLUMNS if layout == "lines" else None
+        corpus = read_corpus(CorpusSpec(corpus=scratch, columns=columns))
+    assert corpus.dialogues == sessions

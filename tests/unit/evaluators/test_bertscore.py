@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import bert_score
+import bert_score.utils
 import pytest
 import torch
 from tokenizers import ByteLevelBPETokenizer
@@ -12,6 +14,7 @@ from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
 from evaluators.bertscore import BertScorer
 from evaluators.encoders import Encoder
 from evaluators.metric_versions import BERTSCORE_NAMES
+from trainers.errors import StoppedError
 
 REPLIES = ["hello there how are you", "I see.", "Tell me more about that, please", "okay", "okay"]
 REFERENCES = ["hi, how do you feel?", "I understand.", "What do you feel?", "And then?", "Okay"]
@@ -112,10 +115,50 @@ def test_each_text_is_encoded_once(scorer: BertScorer, monkeypatch: pytest.Monke
     encoded: list[str] = []
     encode = BertScorer._encode
 
-    def watched(self: BertScorer, texts: list[str]) -> object:
+    def watched(self: BertScorer, texts: list[str], *rest: Any) -> object:
         encoded.extend(texts)
-        return encode(self, texts)
+        return encode(self, texts, *rest)
 
     monkeypatch.setattr(BertScorer, "_encode", watched)
     scorer.score(REPLIES * 3, REFERENCES * 3)
     assert len(encoded) == len(set(encoded)) == len({*REPLIES, *REFERENCES})
+
+
+@pytest.mark.parametrize("step", ["_match", "get_bert_embedding"])
+def test_a_batch_that_does_not_fit_is_halved(
+    scorer: BertScorer, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies, references = REPLIES * 3, [*REFERENCES, *REFERENCES[::-1], *REFERENCES]
+    whole = scorer.score(replies, references)
+    tried: list[int] = []
+    module: Any = BertScorer if step == "_match" else bert_score.utils
+    work = getattr(module, step)
+    at = 1 if step == "_match" else 0
+
+    def crowded(*arguments: Any, **named: Any) -> Any:
+        tried.append(len(arguments[at]))
+        if tried[-1] > 2:
+            raise torch.OutOfMemoryError("no memory left")
+        return work(*arguments, **named)
+
+    monkeypatch.setattr(module, step, crowded)
+    for row, expected in zip(scorer.score(replies, references), whole, strict=True):
+        assert row == pytest.approx(expected, abs=1e-5)
+    assert tried[0] > 2
+    assert tried[-1] <= 2
+
+
+def test_a_single_text_that_does_not_fit_is_an_error(
+    scorer: BertScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(bert_score.utils, "get_bert_embedding", full)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        scorer.score(REPLIES, REFERENCES)
+
+
+def test_scoring_can_be_stopped(scorer: BertScorer) -> None:
+    with pytest.raises(StoppedError):
+        scorer.score(REPLIES, REFERENCES, lambda: True)

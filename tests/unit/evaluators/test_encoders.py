@@ -4,7 +4,9 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from evaluators.encoders import BUNDLED_ENCODER, resolve_bertscore_model, resolve_encoder
 from evaluators.errors import EvaluationError
@@ -14,7 +16,7 @@ from search_spaces.spec import MetricsSpec
 def make_folder(folder: Path, layers: int = 6) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"n_layers": layers}))
-    (folder / "model.safetensors").write_bytes(b"weights")
+    save_file({"weights": np.zeros(1)}, folder / "model.safetensors")
     (folder / "vocab.txt").write_text("a")
     return folder
 

@@ -4,12 +4,16 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from corpora.dialogue import Pair
+from evaluators.bertscore import BertScorer
 from evaluators.decoding import generate
+from evaluators.errors import EvaluationError
 from evaluators.metric_versions import METRIC_NAMES
 from evaluators.replies import Reply, reply_to_pair
 from evaluators.score import StreamingScorer, check_replies, score
+from evaluators.word_worker import WordWorker
 from search_spaces.spec import DecodingSpec, MetricsSpec
 from tests.unit.evaluators.tiny_models import make_model, make_pairs, make_tuned
 
@@ -78,6 +82,41 @@ def test_replies_that_do_not_listen_are_counted() -> None:
 def test_a_scorer_of_other_metrics_is_refused(metrics: MetricsSpec) -> None:
     with pytest.raises(ValueError, match="the scorer must be of"):
         score([], metrics, StreamingScorer(WORDS))
+
+
+@pytest.mark.usefixtures("wordnet")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+@pytest.mark.parametrize("name", ["meteor", "rouge2", "bertscore_f1"])
+def test_a_score_that_is_missing_or_not_finite_is_no_score(
+    name: str, value: float | None, metrics: MetricsSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+        rows = [dict(row) for row in rows]
+        if name in rows[1]:
+            del rows[1][name]
+            rows[1] |= {} if value is None else {name: value}
+        return rows
+
+    collect, match = WordWorker.collect, BertScorer.score
+    monkeypatch.setattr(WordWorker, "collect", lambda *given: spoilt(collect(*given)))
+    monkeypatch.setattr(BertScorer, "score", lambda *given: spoilt(match(*given)))
+    replies = replies_of("tell me", "no", "yes")
+    shown = "nothing" if value is None else str(value)
+    said = rf"{name}: s1:1: .* 1 of 3 have none, the first at beam 1, got {shown}$"
+    with pytest.raises(EvaluationError, match=said) as caught:
+        score(replies, metrics)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.usefixtures("wordnet")
+def test_an_encoder_of_broken_weights_gives_no_result(metrics: MetricsSpec) -> None:
+    with StreamingScorer(metrics, device="cpu") as scorer:
+        scorer.finish(replies_of("tell me"))
+        assert scorer._bert is not None
+        with torch.no_grad():
+            scorer._bert._model.embeddings.word_embeddings.weight.fill_(float("nan"))
+        with pytest.raises(EvaluationError, match=r"bertscore_precision: s0:0: .* got nan"):
+            scorer.finish(replies_of("tell me"))
 
 
 def test_names_and_versions_cost_no_torch() -> None:
