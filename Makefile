@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup sweep test test-slow check report dashboard clean
+.PHONY: setup sweep test test-slow soak check report dashboard clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP) ## make .venv and install everything into it
@@ -21,6 +21,9 @@ test: $(STAMP) ## every test but the slow ones
 
 test-slow: $(STAMP) ## minutes-long tests
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+soak: $(STAMP) ## a sweep whose processes are killed 30 times: nothing may be lost, run twice, or wrong
+	$(BIN)/python -m tests.faults.soak --kills 30 $(SOAK_ARGS)
 
 check: $(STAMP) ## format, lint, types, layers
 	$(BIN)/ruff format --check .

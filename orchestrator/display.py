@@ -13,9 +13,21 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.events import TrialDone, TrialEvent, TrialFailed, TrialProgressed, TrialStarted
+from orchestrator.events import (
+    TrialDone,
+    TrialEvent,
+    TrialFailed,
+    TrialProgressed,
+    TrialStarted,
+    TrialStopped,
+    WorkerDied,
+)
+from search_spaces.controls import escape_controls
+from search_spaces.secrets import hide_secrets
 
 _SHOWN_RUNNING = 12
+_TOLD = (TrialDone, TrialFailed, WorkerDied)
+"""Events that leave a line."""
 
 
 @dataclass
@@ -68,6 +80,11 @@ class Progress:
                 self.running.pop(event.trial_id, None)
                 self.failed += 1
                 self.last = f"{name}: failed ({event.reason}): {event.message}"
+            case TrialStopped():
+                self.running.pop(event.trial_id, None)
+            case WorkerDied():
+                self.running.pop(event.trial_id, None)
+                self.last = f"{name}: its worker died; going on in another one"
 
     def seconds_left(self) -> float | None:
         """Estimate from the trials that ended so far; None before the first has."""
@@ -112,7 +129,7 @@ class PlainDisplay:
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(shown_line(line), markup=False, highlight=False, soft_wrap=True)
 
     def stage(self, progress: Progress) -> None:
         """Begin to show a stage."""
@@ -121,7 +138,7 @@ class PlainDisplay:
     def changed(self, event: TrialEvent) -> None:
         """Print a trial's end, with the count."""
         progress = self.progress
-        if progress is None or not isinstance(event, (TrialDone, TrialFailed)):
+        if progress is None or not isinstance(event, _TOLD):
             return
         ended = progress.done + progress.failed
         left = _duration(progress.seconds_left())
@@ -150,7 +167,7 @@ class LiveDisplay:
 
     def say(self, line: str) -> None:
         """Show a line that stays, above the table."""
-        self.live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.live.console.print(shown_line(line), markup=False, highlight=False, soft_wrap=True)
 
     def stage(self, progress: Progress) -> None:
         """Begin to show a stage."""
@@ -158,7 +175,7 @@ class LiveDisplay:
 
     def changed(self, event: TrialEvent) -> None:
         """Keep a line for every trial that ended; the table shows the rest."""
-        if self.progress is not None and isinstance(event, (TrialDone, TrialFailed)):
+        if self.progress is not None and isinstance(event, _TOLD):
             self.say(self.progress.last)
 
     def close(self) -> None:
@@ -176,7 +193,7 @@ class LiveDisplay:
         # The dictionary is changed by another thread: a copy is drawn.
         for trial in list(progress.running.values())[:_SHOWN_RUNNING]:
             table.add_row(
-                escape(trial.name),
+                escape(shown_line(trial.name)),
                 f"{trial.step}/{trial.total_steps}" if trial.total_steps else "",
                 _loss(trial.train_loss),
                 _loss(trial.valid_loss),
@@ -200,6 +217,11 @@ def make_display(console: Console) -> Display:
         console: on standard error.
     """
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+def shown_line(line: str) -> str:
+    """A line for people: without secrets, and without characters that a terminal would obey."""
+    return escape_controls(hide_secrets(line))
 
 
 def _duration(seconds: float | None) -> str:

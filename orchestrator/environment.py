@@ -15,7 +15,11 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Only processes with this machine's token may use the Ray that a sweep starts.
     "RAY_AUTH_MODE": "token",
-    "RAY_memory_monitor_refresh_ms": "0",
+    # Ray's switch for clusters, which it defines for Windows and macOS: off, every port of the Ray
+    # that a sweep starts is bound to the loopback address, also on Linux.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # MLflow would tell its makers about each use, and wait for them at the end.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
@@ -25,11 +29,12 @@ _SETTINGS = {
 """Set where the user has not set them; workers inherit them."""
 
 
-def set_environment() -> None:
-    """Set what the user has not set.
+_OF_THE_CLUSTER = ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+"""What the owner of a cluster has decided, where `RAY_ADDRESS` names one."""
 
-    Where `RAY_ADDRESS` names a cluster, its owner has decided how it authenticates.
-    """
+
+def set_environment() -> None:
+    """Set what the user has not set."""
     for name, value in _SETTINGS.items():
-        if not (name == "RAY_AUTH_MODE" and os.environ.get("RAY_ADDRESS")):
+        if not (name in _OF_THE_CLUSTER and os.environ.get("RAY_ADDRESS")):
             os.environ.setdefault(name, value)

@@ -43,5 +43,19 @@ class TrialFailed:
     message: str
 
 
-TrialEvent = TrialStarted | TrialProgressed | TrialDone | TrialFailed
+@dataclass(frozen=True)
+class TrialStopped:
+    """The trial stopped because it was asked to; the next run of the sweep continues it."""
+
+    trial_id: str
+
+
+@dataclass(frozen=True)
+class WorkerDied:
+    """The trial's worker died; the trial goes on in another one."""
+
+    trial_id: str
+
+
+TrialEvent = TrialStarted | TrialProgressed | TrialDone | TrialFailed | TrialStopped | WorkerDied
 OnEvent = Callable[[TrialEvent], None]

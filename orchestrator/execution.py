@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,68 +14,95 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from orchestrator.events import OnEvent, TrialDone, TrialFailed, TrialProgressed, TrialStarted
-from orchestrator.failure import record_error, record_failure
+from orchestrator.attempts import mark_memory_kill, read_attempt
+from orchestrator.driver import Driver
+from orchestrator.errors import (
+    DiskFullError,
+    RayLostError,
+    WorkerLostError,
+    is_disk_full,
+)
+from orchestrator.events import (
+    OnEvent,
+    TrialDone,
+    TrialFailed,
+    TrialProgressed,
+    TrialStarted,
+    TrialStopped,
+    WorkerDied,
+)
+from orchestrator.failure import record_error
 from orchestrator.resources import TrialResources
 from orchestrator.storage import SweepFolder
 from orchestrator.trial import TrialWork, run_trial
 from search_spaces.identity import spec_from_dict
 from search_spaces.spec import MetricsSpec
+from trainers.errors import StoppedError
 from trainers.progress import EpochReport
 
 if TYPE_CHECKING:
     from evaluators.score import StreamingScorer
 
-_WORKER_RETRIES = 2
-"""How often a trial whose worker died is started again."""
+_MOST_RESTARTS = 100
+"""Workers that a trial may lose in all; far fewer where it gets no further between them."""
+
+_FRUITLESS = 3
+"""Tuners that may end, one after the other, without a trial done or failed."""
 
 _MEMORY_STEP_GIB = 2.0
-
-
-@dataclass(frozen=True)
-class RayCluster:
-    """The Ray that a sweep runs on."""
-
-    cpus: float
-    gpus: float
-
-
-@contextmanager
-def ray_cluster(cpus: int | None) -> Iterator[RayCluster]:
-    """Ray for as long as a sweep needs it: the one at `RAY_ADDRESS`, else one of our own.
-
-    Args:
-        cpus: trials at once on a machine without a GPU; all cores where absent.
-    """
-    address = os.environ.get("RAY_ADDRESS")
-    # Tune looks for its own result files, which we have turned off, and warns of each trial.
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    local = {} if address else {"num_cpus": cpus, "include_dashboard": False}
-    ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **local)
-    try:
-        found = ray.cluster_resources()
-        yield RayCluster(found.get("CPU", 0), found.get("GPU", 0))
-    finally:
-        ray.shutdown()
 
 
 def run_trials(
     work: Sequence[TrialWork],
     resources: Mapping[str, TrialResources],
     folder: SweepFolder,
+    driver: Driver,
     on_event: OnEvent,
 ) -> None:
-    """Run trials to their results or their failures; returns when none is left.
+    """Run trials to their results or their failures; returns when none is left, or all have stopped.
 
-    A trial's own errors become its `failure.json` and harm no other; a trial whose worker died is
-    started again, twice at most.
+    A trial's own errors become its `failure.json` and harm no other; a trial whose worker died
+    continues in another one.
 
     Args:
         work: the trials.
         resources: what each takes, by trial id.
         folder: the sweep's.
+        driver: under whose token the trials run; where it was stopped, so are they.
         on_event: told of everything that happens.
+
+    Raises:
+        DiskFullError: the trials were stopped because nothing can be saved any more.
+        RayLostError: Ray lost all of its workers again and again.
     """
+    waiting = list(work)
+    fruitless = 0
+    while waiting and not driver.stopping:
+        listener = _Listener({one.id: one for one in waiting}, folder, driver, on_event)
+        lost = ""
+        try:
+            _fit(waiting, resources, listener)
+        except RuntimeError as error:
+            # Where Ray's own memory monitor kills a worker, Tune gives up all trials.
+            if not isinstance(error.__cause__, ray.exceptions.RayError):
+                raise
+            lost = str(error.__cause__).strip().splitlines()[0]
+            _mark_memory_kills(str(error.__cause__), waiting)
+        if listener.disk_full:
+            raise DiskFullError(listener.disk_full)
+        left = [one for one in waiting if one.id not in listener.ended]
+        fruitless = fruitless + 1 if len(left) == len(waiting) else 0
+        if fruitless > _FRUITLESS:
+            raise RayLostError(lost or "Tune gave up its trials")
+        waiting = left
+        if lost and not driver.stopping:
+            time.sleep(min(2.0**fruitless, 30))
+
+
+def _fit(
+    work: Sequence[TrialWork], resources: Mapping[str, TrialResources], listener: _Listener
+) -> None:
+    """One Tuner over all of them."""
     by_id = {one.id: one for one in work}
     most_memory = max((node["Resources"].get("memory", 0.0) for node in ray.nodes()), default=0.0)
 
@@ -102,11 +127,21 @@ def run_trials(
                 name="trials",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[_Listener(by_id, folder, on_event)],
-                failure_config=tune.FailureConfig(max_failures=_WORKER_RETRIES),
+                callbacks=[listener],
+                # Only a bound: how often a trial may lose its worker is decided by how far it gets.
+                failure_config=tune.FailureConfig(max_failures=_MOST_RESTARTS),
             ),
         )
         tuner.fit()
+
+
+def _mark_memory_kills(message: str, work: Sequence[TrialWork]) -> None:
+    """Note at each trial that Ray says it killed for memory that it was: it will ask for less."""
+    killed = {int(pid) for pid in re.findall(r"Selected to kill: .*?\bpid=([0-9]+)", message)}
+    for one in work:
+        found = read_attempt(Path(one.folder))
+        if found is not None and found.pid in killed:
+            mark_memory_kill(Path(one.folder))
 
 
 def start_on_workers(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -128,8 +163,16 @@ def wait_for(calls: Sequence[Any]) -> list[Any]:
 
     Args:
         calls: what it returned.
+
+    Raises:
+        RayLostError: Ray lost the calls; what a call itself raised is raised as it is.
     """
-    results: list[Any] = ray.get(list(calls))
+    try:
+        results: list[Any] = ray.get(list(calls))
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        raise RayLostError(str(error).strip().splitlines()[0]) from error
     return results
 
 
@@ -144,9 +187,6 @@ def _trainable(config: dict[str, Any], work: Mapping[str, TrialWork]) -> None:
 
     quiet_libraries()
     one = work[config["trial"]]
-    if SweepFolder(Path(one.folder).parent.parent).result(one.id) is not None:
-        tune.report({"finished": True})  # An earlier worker died after its work was done.
-        return
 
     def on_epoch(report: EpochReport) -> None:
         tune.report(
@@ -161,13 +201,27 @@ def _trainable(config: dict[str, Any], work: Mapping[str, TrialWork]) -> None:
 
     try:
         run_trial(one, on_epoch, _scorer(spec_from_dict(one.spec).metrics))
+    except StoppedError:
+        tune.report({"stopped": True})
     except Exception as error:
         # The trial's boundary: whatever went wrong is recorded under its class and harms no
         # sibling; raising here would make Tune throw the worker away.
-        failure = record_error(one, error)
-        tune.report({"failed": failure["reason"], "message": failure["message"]})
+        tune.report(_recorded(one, error))
     else:
         tune.report({"finished": True})
+
+
+def _recorded(one: TrialWork, error: Exception) -> dict[str, Any]:
+    """What to report of an error, after it was recorded."""
+    if not is_disk_full(error):
+        try:
+            failure = record_error(one, error)
+            return {"failed": failure["reason"], "message": failure["message"]}
+        except OSError as full:
+            if not is_disk_full(full):
+                raise
+    # Not the trial's failure: with room on the disk it goes on from where it was.
+    return {"disk_full": str(error)}
 
 
 @lru_cache(maxsize=1)
@@ -182,11 +236,19 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     """Turns Tune's callbacks into events; results are read from their files, not from Tune."""
 
     def __init__(
-        self, work: Mapping[str, TrialWork], folder: SweepFolder, on_event: OnEvent
+        self,
+        work: Mapping[str, TrialWork],
+        folder: SweepFolder,
+        driver: Driver,
+        on_event: OnEvent,
     ) -> None:
         self.work = work
         self.folder = folder
+        self.driver = driver
         self.on_event = on_event
+        self.ended: set[str] = set()
+        """Trials that are done or failed."""
+        self.disk_full = ""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles callbacks with the experiment's state; what watches is not part of it.
@@ -200,10 +262,18 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     ) -> None:
         trial_id = trial.config["trial"]
         if "failed" in result:
+            self.ended.add(trial_id)
             self.on_event(TrialFailed(trial_id, result["failed"], result["message"]))
+        elif "disk_full" in result:
+            self.disk_full = result["disk_full"]
+            self.driver.stop("disk full")
+            self.on_event(TrialStopped(trial_id))
+        elif "stopped" in result:
+            self.on_event(TrialStopped(trial_id))
         elif "finished" in result:
             finished = self.folder.result(trial_id)
             if finished is not None:
+                self.ended.add(trial_id)
                 self.on_event(TrialDone(trial_id, finished))
         elif "valid_loss" in result:
             self.on_event(
@@ -217,11 +287,14 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
                 )
             )
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.on_event(WorkerDied(trial.config["trial"]))
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         work = self.work[trial.config["trial"]]
+        self.ended.add(work.id)
         if (result := self.folder.result(work.id)) is not None:
             self.on_event(TrialDone(work.id, result))  # The worker died after its work was done.
             return
-        message = f"the worker died {_WORKER_RETRIES + 1} times; see Ray's logs for why"
-        failure = record_failure(work, "worker_lost", message)
+        failure = record_error(work, WorkerLostError(_MOST_RESTARTS + 1, 0))
         self.on_event(TrialFailed(work.id, failure["reason"], failure["message"]))

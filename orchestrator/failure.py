@@ -6,9 +6,11 @@ import traceback
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.errors import WorkerLostError
 from orchestrator.storage import write_json
 from orchestrator.trial import TrialWork
 from search_spaces.errors import InputError
+from search_spaces.secrets import hide_secrets
 from trainers.errors import DivergedError, is_out_of_memory
 
 Reason = Literal["diverged", "out_of_memory", "worker_lost", "configuration", "error"]
@@ -24,6 +26,8 @@ def reason_of(error: BaseException) -> Reason:
         return "diverged"
     if isinstance(error, InputError):
         return "configuration"
+    if isinstance(error, WorkerLostError):
+        return "out_of_memory" if error.memory_kills else "worker_lost"
     if is_out_of_memory(error):
         return "out_of_memory"
     return "error"
@@ -46,8 +50,8 @@ def record_failure(
         "spec": dict(work.spec),
         "status": "failed",
         "reason": reason,
-        "message": message,
-        "traceback": trace,
+        "message": hide_secrets(message),
+        "traceback": hide_secrets(trace),
     }
     write_json(Path(work.folder) / "failure.json", failure)
     return failure
@@ -62,7 +66,7 @@ def record_error(work: TrialWork, error: BaseException) -> dict[str, Any]:
     """
     text = str(error).strip()
     message = text.splitlines()[0] if text else type(error).__name__
-    if not isinstance(error, (InputError, DivergedError)):
+    if not isinstance(error, (InputError, DivergedError, WorkerLostError)):
         message = f"{type(error).__name__}: {message}"
     trace = "".join(traceback.format_exception(error))
     return record_failure(work, reason_of(error), message, trace)

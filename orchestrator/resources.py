@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from search_spaces.errors import InputError, one_problem
 from search_spaces.spec import BaseSettings, DeltaSettings, TrialSpec
+from trainers.model_files import read_object
 
 _SHARES = (1 / 8, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2)
 """Shares that divide one GPU, so that trials pack without remainder."""
@@ -84,12 +84,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_object(file)
+    except ValueError as error:
         raise InputError(one_problem(str(file), "", f"must be JSON: {error}")) from error
-    if not isinstance(config, dict):
-        raise InputError(one_problem(str(file), "", "must hold a JSON object", repr(config)))
-    return config
 
 
 def _first_count(config: dict[str, Any], names: tuple[str, ...]) -> int:
@@ -146,6 +143,20 @@ def estimate_memory_gib(spec: TrialSpec, shape: ModelShape, on_gpu: bool) -> flo
     generating = cache + 3 * 4.0 * rows * shape.vocabulary
     peak = generating if isinstance(spec.method, BaseSettings) else max(learning, generating)
     return _CONTEXT_GIB + _MARGIN * (4.0 * shape.parameters + peak) / 2**30
+
+
+def estimate_disk_gib(spec: TrialSpec, shape: ModelShape) -> tuple[float, float]:
+    """What a trial leaves on the disk, and what it takes besides while it runs, in GiB.
+
+    It leaves its trained parameters in fp32. Meanwhile a checkpoint holds them and the optimiser's two
+    moments, and for a moment there are two checkpoints, while one replaces the other.
+
+    Args:
+        spec: the trial.
+        shape: its model's.
+    """
+    kept = 4.0 * _trained_share(spec) * shape.parameters / 2**30
+    return kept, 6 * kept
 
 
 def trial_resources(memory_gib: float, gpu_memory_gib: float | None) -> TrialResources:

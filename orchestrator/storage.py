@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reports.json_files import UnusableError
+from reports.results import read_failure, read_result
 from search_spaces.atomic import write_atomically
+
+_OF_AN_ATTEMPT = (".*", "attempt.json", "checkpoint-*", "replies.partial.jsonl")
+"""What a trial's folder holds besides its results while the trial runs."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,16 @@ class SweepFolder:
 
     def result(self, trial_id: str) -> dict[str, Any] | None:
         """A finished trial's result; None where there is none, or only half of one."""
-        return _read_object(self.trial(trial_id) / "result.json", trial_id)
+        return _usable_result(self.trial(trial_id) / "result.json", trial_id)
 
     def failure(self, trial_id: str) -> dict[str, Any] | None:
         """A failed trial's failure, where it has no result."""
         if self.result(trial_id) is not None:
             return None
-        return _read_object(self.trial(trial_id) / "failure.json", trial_id)
+        try:
+            return dict(read_failure(self.trial(trial_id) / "failure.json", trial_id))
+        except UnusableError:
+            return None
 
     def write_json(self, name: str, data: Any) -> None:
         """Write one of the sweep's own files, whole or not at all."""
@@ -44,14 +52,14 @@ class SweepFolder:
         """
         for result in sorted(self.path.parent.glob(f"*/trials/{trial_id}/result.json")):
             source = result.parent
-            if source == self.trial(trial_id) or _read_object(result, trial_id) is None:
+            if source == self.trial(trial_id) or _usable_result(result, trial_id) is None:
                 continue
             target = self.trial(trial_id)
             shutil.copytree(
                 source,
                 target,
                 copy_function=_link_or_copy,
-                ignore=shutil.ignore_patterns("result.json", "failure.json"),
+                ignore=shutil.ignore_patterns("result.json", "failure.json", *_OF_AN_ATTEMPT),
                 dirs_exist_ok=True,
             )
             write_atomically(target / "result.json", result.read_bytes())
@@ -69,13 +77,11 @@ def write_json(file: Path, data: Any) -> None:
     write_atomically(file, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _read_object(file: Path, trial_id: str) -> dict[str, Any] | None:
-    """A JSON object that says it is this trial's; anything else counts as not there."""
+def _usable_result(file: Path, trial_id: str) -> dict[str, Any] | None:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        return dict(read_result(file, trial_id))
+    except UnusableError:
         return None
-    return data if isinstance(data, dict) and data.get("id") == trial_id else None
 
 
 def _link_or_copy(source: str, target: str) -> None:

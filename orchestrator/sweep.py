@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.display import Display, Progress
-from orchestrator.environment import set_environment
-from orchestrator.events import TrialEvent
+from orchestrator.driver import Driver, drive
+from orchestrator.errors import DiskFullError, RayLostError, disk_full_message, is_disk_full
+from orchestrator.events import TrialEvent, TrialFailed
 from orchestrator.floors import Floors
+from orchestrator.interrupts import Interrupts, interrupts
 from orchestrator.plan import (
     Plan,
     PlannedStage,
@@ -22,16 +27,27 @@ from orchestrator.plan import (
     plan_to_dict,
 )
 from orchestrator.provenance import environment_text
-from orchestrator.resources import TrialResources, estimate_memory_gib, read_shape, trial_resources
+from orchestrator.resources import (
+    TrialResources,
+    estimate_disk_gib,
+    estimate_memory_gib,
+    read_shape,
+    trial_resources,
+)
 from orchestrator.scale import Gpu
 from orchestrator.storage import SweepFolder
 from orchestrator.tracking_thread import TrackingThread
 from orchestrator.trial import TrialWork
+from orchestrator.workers import Workers
 from reports.status import sweep_status
 from reports.write import write_report
 from search_spaces.atomic import write_atomically
 from search_spaces.identity import spec_to_dict
+from trainers.checkpoints import CheckpointSettings
 from trainers.laptop_models import LAPTOP_MODELS
+
+_MOST_LOSSES = 3
+"""Times that Ray may die, one after the other, without a trial finished between them."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,8 @@ class SweepOptions:
     """Trials at once on a machine without a GPU; all cores where absent."""
     retry_failed: bool = False
     """Run again the trials that failed before; else they stay as they are."""
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+    """How often a trial in training saves where it is."""
 
 
 def run_sweep(
@@ -66,161 +84,224 @@ def run_sweep(
 
     Raises:
         InputError: before any work starts, with everything that is wrong.
-        KeyboardInterrupt: after Ray was shut down; what is finished is kept.
+        SearchSpaceError: another process drives this sweep.
+        KeyboardInterrupt: after trials stopped and Ray was shut down; what is finished is kept.
+        DiskFullError: trials had to stop because nothing can be saved.
+        RayLostError: Ray died again and again.
     """
-    plan = planner.plan(folder)
     folder.path.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.path / "env.txt", environment_text())
-    _publish_plan(plan, folder)
-    folder.write_json("status.json", sweep_status(folder.path))
-    with closing(TrackingThread(folder, plan, display)) as tracking:
+    with drive(folder.path, planner.command) as driver, interrupts() as answer:
+        return _Sweep(planner, folder, gpus, options, display, driver, answer).run()
+
+
+@dataclass
+class _Sweep:
+    """What the parts of one run of a sweep share."""
+
+    planner: Planner
+    folder: SweepFolder
+    gpus: tuple[Gpu, ...]
+    options: SweepOptions
+    display: Display
+    driver: Driver
+    answer: Interrupts
+    disk_gib: float = 0.0
+    """What the trials of the stage write at most."""
+    failed_now: set[str] = field(default_factory=set)
+    """Trials that failed in this run: `--retry-failed` does not mean them."""
+
+    def run(self) -> dict[str, Any]:
+        folder = self.folder
+        plan = self.planner.plan(folder)
+        write_atomically(folder.path / "env.txt", environment_text())
+        self.publish(plan)
+        folder.write_json("status.json", sweep_status(folder.path))
+        with closing(TrackingThread(folder, plan, self.display)) as tracking:
+            try:
+                self.run_stages(plan, tracking)
+                self.display.say("writing the report")
+                tracking.finish(write_report(folder.path))
+            except BaseException as ended:
+                with self.answer.ignored():
+                    # Ray is shut down by now: no trial runs any more, and MLflow and status say so.
+                    tracking.interrupt()
+                    self.write_last_status()
+                if is_disk_full(ended):
+                    message = disk_full_message(folder.path, self.disk_gib)
+                    raise DiskFullError(message) from ended
+                raise
+        status = sweep_status(folder.path)
+        folder.write_json("status.json", status)
+        return status
+
+    def write_last_status(self) -> None:
+        """Write `status.json`, if there is room for it: `status` computes it anew in any case."""
         try:
-            with _Workers(options) as workers:
-                floors = Floors(folder, workers)
-                for number in range(len(plan.stages)):
-                    # Earlier results decide a later stage's trials: the plan is made anew.
-                    plan = planner.plan(folder)
-                    _publish_plan(plan, folder)
-                    tracking.plan_changed(plan)
-                    _run_stage(
-                        plan,
-                        plan.stages[number],
-                        folder,
-                        gpus,
-                        options,
-                        workers,
-                        floors,
-                        tracking,
-                        display,
-                    )
-                plan = planner.plan(folder)
-                _publish_plan(plan, folder)
-                floors.write(plan)
-        except BaseException:
-            # Ray is shut down by now: no trial runs any more, and MLflow and status say so.
-            tracking.interrupt()
-            folder.write_json("status.json", sweep_status(folder.path))
-            raise
-        display.say("writing the report")
-        tracking.finish(write_report(folder.path))
-    status = sweep_status(folder.path)
-    folder.write_json("status.json", status)
-    return status
+            self.folder.write_json("status.json", sweep_status(self.folder.path))
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self.display.say(f"note: status.json could not be written: {error}")
 
+    def run_stages(self, plan: Plan, tracking: TrackingThread) -> None:
+        """Run every stage; where Ray itself dies, start it again and run what is missing."""
+        losses, done = 0, -1
+        while True:
+            try:
+                with Workers(self.options.cpus, self.answer) as workers:
+                    floors = Floors(self.folder, workers)
+                    for number in range(len(plan.stages)):
+                        # Earlier results decide a later stage's trials: the plan is made anew.
+                        plan = self.planner.plan(self.folder)
+                        self.publish(plan)
+                        tracking.plan_changed(plan)
+                        self.run_stage(plan, plan.stages[number], workers, floors, tracking)
+                    plan = self.planner.plan(self.folder)
+                    self.publish(plan)
+                    floors.write(plan)
+                return
+            except RayLostError as error:
+                ended = sum(self.folder.result(trial.id) is not None for trial in plan.trials)
+                losses, done = (losses + 1, done) if ended == done else (1, ended)
+                if losses > _MOST_LOSSES:
+                    raise
+                pause = 2.0 ** (losses - 1)
+                self.display.say(f"{error}; what is finished is kept, going on in {pause:.0f} s")
+                time.sleep(pause)
+                # Workers that outlived their Ray stop at this, should there be any.
+                self.driver.begin()
 
-class _Workers:
-    """Ray, started when the first thing needs it: a sweep that is done takes no seconds."""
-
-    def __init__(self, options: SweepOptions) -> None:
-        self.options = options
-        self.context: Any = None
-        self.cluster: Any = None
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def start(self) -> Any:
-        """The running Ray, started on first use."""
-        if self.cluster is None:
-            set_environment()
-            from orchestrator.execution import ray_cluster
-
-            self.context = ray_cluster(self.options.cpus)
-            self.cluster = self.context.__enter__()
-        return self.cluster
-
-    def begin(self, function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Begin to call a function once per tuple of arguments, beside the trials."""
-        self.start()
-        from orchestrator.execution import start_on_workers
-
-        return start_on_workers(function, arguments)
-
-    def wait(self, calls: Sequence[Any]) -> list[Any]:
-        """The calls' results, in order."""
-        if not calls:
-            return []
-        from orchestrator.execution import wait_for
-
-        return wait_for(calls)
-
-    def __exit__(self, *error: object) -> None:
-        if self.context is not None:
-            self.context.__exit__(*error)
-
-
-def _run_stage(
-    plan: Plan,
-    stage: PlannedStage,
-    folder: SweepFolder,
-    gpus: tuple[Gpu, ...],
-    options: SweepOptions,
-    workers: _Workers,
-    floors: Floors,
-    tracking: TrackingThread,
-    display: Display,
-) -> None:
-    name = stage.stage.name
-    if stage.waits:
-        source = stage.stage.winner_of
-        display.say(
-            f"stage {name} cannot run: no trial of stage {source.stage if source else '?'} "
-            "succeeded, so there is no winner to build on"
+    def run_stage(
+        self,
+        plan: Plan,
+        stage: PlannedStage,
+        workers: Workers,
+        floors: Floors,
+        tracking: TrackingThread,
+    ) -> None:
+        """Run what is missing of a stage."""
+        name = stage.stage.name
+        if stage.waits:
+            source = stage.stage.winner_of
+            self.display.say(
+                f"stage {name} cannot run: no trial of stage {source.stage if source else '?'} "
+                "succeeded, so there is no winner to build on"
+            )
+            return
+        self.say_winner(plan, stage)
+        missing = [trial for trial in stage.trials if self.is_missing(trial)]
+        before = len(stage.trials) - len(missing)
+        self.display.say(
+            f"stage {name}: {len(stage.trials)} trials, {before} from before, {len(missing)} to run"
         )
-        return
-    if stage.winner is not None and stage.stage.winner_of is not None:
+        if not missing:
+            return
+        cluster = workers.start()
+        made = _make_laptop_models(missing, workers, self.display)
+        gpu_memory = (
+            min((gpu.memory_gib for gpu in self.gpus), default=None) if cluster.gpus else None
+        )
+        work = [self.work_of(trial, made) for trial in missing]
+        resources = {
+            one.id: _resources(trial, one, gpu_memory)
+            for trial, one in zip(missing, work, strict=True)
+        }
+        work = [replace(one, gpu_share=resources[one.id].gpus) for one in work]
+        share = min(need.gpus for need in resources.values())
+        slots = int(cluster.gpus / share) if share else int(cluster.cpus)
+        self.check_disk(work, missing, slots)
+        progress = Progress(
+            name, {t.id: t.name for t in missing}, done_before=before, slots=max(slots, 1)
+        )
+        self.display.stage(progress)
+        floors.begin(plan)
+
+        def on_event(event: TrialEvent) -> None:
+            if isinstance(event, TrialFailed):
+                self.failed_now.add(event.trial_id)
+            progress.take(event)
+            self.display.changed(event)
+            tracking.take(event)
+
+        from orchestrator.execution import run_trials
+
+        with self.answer.asking(self.ask_to_stop):
+            run_trials(work, resources, self.folder, self.driver, on_event)
+        if self.driver.stopping:
+            raise KeyboardInterrupt
+
+    def check_disk(
+        self, work: Sequence[TrialWork], trials: Sequence[PlannedTrial], at_once: int
+    ) -> None:
+        """Say now what would otherwise be found out in hours."""
+        needs = [
+            estimate_disk_gib(trial.spec, read_shape(Path(one.model_folder)))
+            for one, trial in zip(work, trials, strict=True)
+            if one.model_folder is not None
+        ]
+        besides = sorted((passing for _, passing in needs), reverse=True)[:at_once]
+        self.disk_gib = sum(kept for kept, _ in needs) + sum(besides)
+        free = shutil.disk_usage(self.folder.path).free / 2**30
+        if self.disk_gib > free:
+            self.display.say(
+                f"note: the trials to run write up to {self.disk_gib:.1f} GiB, and {free:.1f} GiB is "
+                f"free at {self.folder.path}; the sweep stops where that is not enough, and can go on"
+            )
+
+    def ask_to_stop(self) -> None:
+        """Let trials stop where they can be continued; called by the first signal."""
+        self.driver.stop("interrupted")
+        # A thread of its own, because the signal may have come while the display was at work.
+        line = "stopping: running trials save where they are; once more (Ctrl-C) stops at once"
+        threading.Thread(target=self.display.say, args=(line,), daemon=True).start()
+
+    def say_winner(self, plan: Plan, stage: PlannedStage) -> None:
+        """Say which trial a stage takes its settings from."""
+        if stage.winner is None or stage.stage.winner_of is None:
+            return
         rule = stage.stage.winner_of
         winner = next(t for t in plan.trials if t.id == stage.winner.trial_id)
-        display.say(
-            f"stage {name} builds on {winner.name} "
+        ties = stage.winner.ties
+        self.display.say(
+            f"stage {stage.stage.name} builds on {winner.name} "
             f"({rule.best} {stage.winner.score:.4g}, the {rule.mode} of stage {rule.stage}"
-            + (
-                f"; {stage.winner.ties} others tie, the first is taken)"
-                if stage.winner.ties
-                else ")"
-            )
+            + (f"; {ties} others tie, the first is taken)" if ties else ")")
         )
-    missing = [trial for trial in stage.trials if _is_missing(trial, folder, options)]
-    before = len(stage.trials) - len(missing)
-    display.say(
-        f"stage {name}: {len(stage.trials)} trials, {before} from before, {len(missing)} to run"
-    )
-    if not missing:
-        return
-    cluster = workers.start()
-    missing_ids = _make_laptop_models(missing, workers, display)
-    gpu_memory = min((gpu.memory_gib for gpu in gpus), default=None) if cluster.gpus else None
-    work = [_work(trial, folder, missing_ids) for trial in missing]
-    resources = {
-        one.id: _resources(trial, one, gpu_memory) for trial, one in zip(missing, work, strict=True)
-    }
-    work = [replace(one, gpu_share=resources[one.id].gpus) for one in work]
-    share = min(need.gpus for need in resources.values())
-    slots = int(cluster.gpus / share) if share else int(cluster.cpus)
-    progress = Progress(
-        name, {t.id: t.name for t in missing}, done_before=before, slots=max(slots, 1)
-    )
-    display.stage(progress)
-    floors.begin(plan)
 
-    def on_event(event: TrialEvent) -> None:
-        progress.take(event)
-        display.changed(event)
-        tracking.take(event)
+    def is_missing(self, trial: PlannedTrial) -> bool:
+        """Whether a trial is to be run."""
+        if self.folder.result(trial.id) is not None or self.folder.adopt(trial.id):
+            return False
+        if self.folder.failure(trial.id) is None:
+            return True
+        return self.options.retry_failed and trial.id not in self.failed_now
 
-    from orchestrator.execution import run_trials
+    def work_of(self, trial: PlannedTrial, made: dict[str, Path]) -> TrialWork:
+        """What a worker is told of a trial."""
+        source = trial.model.folder or made.get(trial.model.fingerprint)
+        spec = spec_to_dict(trial.spec)
+        if os.path.exists(spec["corpus"]["corpus"]):
+            spec["corpus"]["corpus"] = os.path.abspath(spec["corpus"]["corpus"])
+        return TrialWork(
+            id=trial.id,
+            name=trial.name,
+            spec=spec,
+            model_folder=None if source is None else str(source),
+            model_fingerprint=trial.model.fingerprint,
+            metric_versions=metric_versions(trial.spec.metrics),
+            folder=str(self.folder.trial(trial.id).resolve()),
+            checkpoints=self.options.checkpoints,
+            driver_file=str(self.driver.file.resolve()),
+            token=self.driver.token,
+        )
 
-    run_trials(work, resources, folder, on_event)
-
-
-def _is_missing(trial: PlannedTrial, folder: SweepFolder, options: SweepOptions) -> bool:
-    if folder.result(trial.id) is not None or folder.adopt(trial.id):
-        return False
-    return options.retry_failed or folder.failure(trial.id) is None
+    def publish(self, plan: Plan) -> None:
+        """Write down what is planned, and what is done of it."""
+        self.folder.write_json("plan.json", plan_to_dict(plan, self.folder))
 
 
 def _make_laptop_models(
-    trials: Sequence[PlannedTrial], workers: _Workers, display: Display
+    trials: Sequence[PlannedTrial], workers: Workers, display: Display
 ) -> dict[str, Path]:
     """Make the laptop models that trials need and that are not there, side by side."""
     from trainers.laptop_models import make_laptop_model
@@ -238,22 +319,6 @@ def _make_laptop_models(
     return dict(zip(needed, folders, strict=True))
 
 
-def _work(trial: PlannedTrial, folder: SweepFolder, made: dict[str, Path]) -> TrialWork:
-    source = trial.model.folder or made.get(trial.model.fingerprint)
-    spec = spec_to_dict(trial.spec)
-    if os.path.exists(spec["corpus"]["corpus"]):
-        spec["corpus"]["corpus"] = os.path.abspath(spec["corpus"]["corpus"])
-    return TrialWork(
-        id=trial.id,
-        name=trial.name,
-        spec=spec,
-        model_folder=None if source is None else str(source),
-        model_fingerprint=trial.model.fingerprint,
-        metric_versions=metric_versions(trial.spec.metrics),
-        folder=str(folder.trial(trial.id).resolve()),
-    )
-
-
 def _resources(
     trial: PlannedTrial, work: TrialWork, gpu_memory_gib: float | None
 ) -> TrialResources:
@@ -263,7 +328,3 @@ def _resources(
     shape = read_shape(Path(work.model_folder))
     need = estimate_memory_gib(trial.spec, shape, on_gpu=gpu_memory_gib is not None)
     return trial_resources(need, gpu_memory_gib)
-
-
-def _publish_plan(plan: Plan, folder: SweepFolder) -> None:
-    folder.write_json("plan.json", plan_to_dict(plan, folder))

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpora.loaders import build_pairs, shared_pairs
 from corpora.read import read_corpus
+from orchestrator.attempts import Attempt, attempt
+from orchestrator.driver import watch_driver
 from orchestrator.memory import forget_peak_memory, hold_to_share, peak_memory_gib
 from orchestrator.provenance import code_version, package_versions, python_and_platform
-from orchestrator.storage import write_json
+from orchestrator.storage import SweepFolder, write_json
 from search_spaces.identity import spec_from_dict, spec_to_dict
-from trainers.progress import OnEpoch
+from trainers.checkpoints import CheckpointSettings
+from trainers.micro_batch import halve_micro_batch
+from trainers.progress import OnEpoch, ShouldStop, never
 from trainers.tuned import TunedModel
 
 if TYPE_CHECKING:
     from evaluators.score import StreamingScorer
+
+_PARTIAL = "replies.partial.jsonl"
+"""Replies as they settle; gone once the result is in place."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,14 @@ class TrialWork:
     """The trial's folder, `runs/<sweep>/trials/<id>`."""
     gpu_share: float = 0.0
     """Fraction of one GPU that the trial may fill; 0 on a machine without."""
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+    driver_file: str = ""
+    """The file that holds the token while the trial may run."""
+    token: str = ""
 
 
 def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> dict[str, Any]:
-    """Train and evaluate one trial and publish its result.
+    """Train and evaluate one trial and publish its result, from wherever an earlier attempt left it.
 
     Args:
         work: the trial.
@@ -53,19 +63,41 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
         The content of `result.json`, which is in place when this returns.
 
     Raises:
+        StoppedError: the driver asked to stop, or is gone; the next attempt continues.
+        WorkerLostError: workers died at the same place too often.
         ModelError: model and settings do not fit.
         DivergedError: the loss became NaN or infinite.
         torch.OutOfMemoryError: one pair at a time does not fit the GPU.
     """
+    should_stop = watch_driver(Path(work.driver_file), work.token) if work.token else never
+    folder = Path(work.folder)
+    with attempt(folder, work.token, should_stop) as this:
+        finished = SweepFolder(folder.parent.parent).result(work.id)
+        if finished is not None:
+            return finished  # An earlier worker died after its work was done.
+        (folder / "failure.json").unlink(missing_ok=True)
+        if this.after_memory_kill:
+            halve_micro_batch(folder, spec_from_dict(work.spec))
+        result = _train_and_evaluate(work, folder, this, on_epoch, scorer, should_stop)
+        write_json(folder / "result.json", result)
+        (folder / _PARTIAL).unlink(missing_ok=True)
+    return result
+
+
+def _train_and_evaluate(
+    work: TrialWork,
+    folder: Path,
+    this: Attempt,
+    on_epoch: OnEpoch,
+    scorer: StreamingScorer,
+    should_stop: ShouldStop,
+) -> dict[str, Any]:
     from evaluators.evaluate import evaluate
     from trainers.pretrained import fetch_model
     from trainers.select import train
 
     spec = spec_from_dict(work.spec)
-    folder = Path(work.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "failure.json").unlink(missing_ok=True)
-    began, clock = datetime.now(UTC), time.monotonic()
+    began = datetime.now(UTC)
     write_json(folder / "spec.json", dict(work.spec))
 
     corpus = read_corpus(spec.corpus)
@@ -79,23 +111,39 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
         raise FileNotFoundError(f"the files of {spec.model} are not here")
     hold_to_share(work.gpu_share)
     forget_peak_memory()
-    tuned = train(spec, source, pairs, folder, on_epoch)
-    trained = time.monotonic()
-    evaluation = evaluate(tuned, pairs, spec, scorer)
+    tuned = train(
+        spec,
+        source,
+        pairs,
+        folder,
+        on_epoch,
+        checkpoints=work.checkpoints,
+        should_stop=should_stop,
+    )
+    clock = time.monotonic()
+    evaluation = evaluate(
+        tuned,
+        pairs,
+        spec,
+        scorer,
+        partial=folder / _PARTIAL,
+        key=f"{work.id} {tuned.digest}",
+        should_stop=should_stop,
+    )
     evaluation.write_replies(folder / "replies.jsonl")
-    ended = time.monotonic()
+    eval_seconds = time.monotonic() - clock
 
     commit, dirty = code_version()
-    result = {
+    return {
         "id": work.id,
         "name": work.name,
         "spec": spec_to_dict(spec),
         "status": "done",
         "scores": _losses(tuned) | evaluation.scores,
         "cost": {
-            "seconds": round(ended - clock, 3),
-            "train_seconds": round(trained - clock, 3),
-            "eval_seconds": round(ended - trained, 3),
+            "seconds": round(tuned.seconds + eval_seconds, 3),
+            "train_seconds": round(tuned.seconds, 3),
+            "eval_seconds": round(eval_seconds, 3),
             "trainable_parameters": tuned.trainable_parameters,
             "total_parameters": tuned.total_parameters,
             "peak_memory_gib": peak_memory_gib(),
@@ -114,12 +162,15 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
             **evaluation.checks,
             "truncated_references": tuned.truncated_references,
         },
+        "adjusted": {**tuned.adjusted, **evaluation.adjusted},
+        "notes": list(tuned.notes),
         "provenance": {
             "git_commit": commit,
             "git_dirty": dirty,
             "packages": package_versions(),
             **python_and_platform(),
             "device": _device(),
+            "resumed": this.resumed,
             "started_at": began.isoformat(timespec="seconds"),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "model_fingerprint": work.model_fingerprint,
@@ -127,9 +178,6 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
             "bertscore_encoder": evaluation.encoder,
         },
     }
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
-    write_json(folder / "result.json", result)
-    return result
 
 
 def _losses(tuned: TunedModel) -> dict[str, float]:

@@ -44,6 +44,7 @@ def table_notes(
         *(_winner_note(sweep, stage, trials) for stage in sweep.stages),
         _shared_note(done),
         *_reply_notes(done),
+        _memory_note(done),
         _failure_note(trials),
     ]
     return tuple(note for note in notes if note)
@@ -213,6 +214,26 @@ def _out_of(trial: TrialResult, check: str) -> int:
         return int(trial.data.get("train_pairs") or 0)
     pairs = int(trial.data.get("scored_test_pairs") or trial.data.get("test_pairs") or 0)
     return pairs * len(flatten_spec(trial.spec).get("beams") or (1,))
+
+
+def _memory_note(done: Iterable[TrialResult]) -> str:
+    """Trials that ran in smaller pieces than asked for, because memory ran out."""
+    named = []
+    for trial in done:
+        asked, used = flatten_spec(trial.spec), trial.adjusted
+        if "batch_size" in used:
+            named.append(
+                f"{trial.name} (trained with {used['batch_size']} pairs x "
+                f"{used.get('gradient_accumulation_steps')} passes a step instead of "
+                f"{asked.get('batch_size')} x {asked.get('gradient_accumulation_steps')}, the same "
+                "effective batch)"
+            )
+        if "eval_batch_size" in used:
+            named.append(
+                f"{trial.name} (decoded {used['eval_batch_size']} prompts at a time instead of "
+                f"{asked.get('eval_batch_size')})"
+            )
+    return f"Memory ran out, and smaller pieces were used: {_listed(named)}." if named else ""
 
 
 def _failure_note(trials: Sequence[Trial]) -> str:

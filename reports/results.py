@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from corpora.privacy import guard, privacy_of, strictest
 from reports.json_files import Json, UnusableError, as_object, list_at, read_json, text_at
-from search_spaces.errors import InputError, Problem, one_problem
+from reports.trial_files import leads_out
+from search_spaces.errors import InputError, Problem, one_problem, shown_value
+from search_spaces.secrets import hide_secrets
+from search_spaces.spec import Privacy
 
 
 class ReportError(InputError, ValueError):
@@ -31,6 +36,8 @@ class TrialResult:
     data: Json
     checks: Json
     provenance: Json
+    adjusted: Json = field(default_factory=dict)
+    """Settings that memory did not allow, with what was used instead (`batch_size`, ...)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class FailedTrial:
     stages: tuple[str, ...]
     spec: Json
     reason: str
-    """`diverged`, `out_of_memory`, `worker_lost` or `error`."""
+    """`diverged`, `out_of_memory`, `worker_lost`, `configuration` or `error`."""
     message: str
     traceback: str = ""
 
@@ -127,6 +134,11 @@ class SweepResults:
     """Files that could not be used; their trials count as not done."""
 
     @property
+    def privacy(self) -> Privacy:
+        """What the report does with identifiers: the strictest setting of any of its trials."""
+        return strictest(privacy_of(trial.spec) for trial in self.trials.values())
+
+    @property
     def done(self) -> tuple[TrialResult, ...]:
         """Trials with a result, in plan order."""
         return tuple(trial for trial in self.trials.values() if isinstance(trial, TrialResult))
@@ -161,13 +173,14 @@ def read_sweep(folder: Path) -> SweepResults:
         stages = tuple(_stage(as_object(entry, "a stage")) for entry in list_at(plan, "stages"))
         planned = [as_object(entry, "a trial") for entry in list_at(plan, "trials")]
         name = text_at(plan, "name")
-        specs = {text_at(entry, "id"): _spec(entry) for entry in planned}
+        specs = {_trial_id(entry): _spec(entry) for entry in planned}
         names = {text_at(entry, "id"): text_at(entry, "name") for entry in planned}
     except UnusableError as error:
         raise ReportError(
             one_problem(str(plan_file), "", f"a sweep's folder must hold its plan: {error}")
         ) from error
     problems: list[Problem] = []
+    privacy = strictest(privacy_of(spec) for spec in specs.values())
     trials: dict[str, Trial] = {}
     for trial_id, spec in specs.items():
         stands_in = tuple(stage.name for stage in stages if trial_id in stage.trials) or tuple(
@@ -180,8 +193,8 @@ def read_sweep(folder: Path) -> SweepResults:
         name=name,
         scale=str(plan.get("scale") or "paper"),
         scale_reason=str(plan.get("scale_reason") or ""),
-        command=str(plan.get("command") or ""),
-        corpus=_corpus(plan.get("corpus")),
+        command=guard(hide_secrets(str(plan.get("command") or "")), privacy),
+        corpus=_corpus(plan.get("corpus"), privacy),
         stages=stages,
         trials=trials,
         floors=_floors(folder / "floors.json", problems),
@@ -189,62 +202,107 @@ def read_sweep(folder: Path) -> SweepResults:
     )
 
 
+def read_result(file: Path, trial_id: str) -> Json:
+    """A finished trial's `result.json`, as far as anything relies on it.
+
+    Args:
+        file: where it is.
+        trial_id: whose it has to be.
+
+    Raises:
+        UnusableError: the file is missing, truncated, another trial's, or holds something else; the
+            trial then counts as not done, here as in the sweep that runs it again.
+    """
+    record = as_object(read_json(file), "a result")
+    if text_at(record, "id") != trial_id:
+        raise UnusableError(f"holds the result of another trial ({record['id']})")
+    for key, value in as_object(record.get("scores"), "`scores`").items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UnusableError(f"the score {key} is not a number")
+    _spec(record)
+    for part in ("cost", "data", "checks", "provenance", "adjusted"):
+        _part(record, part)
+    return record
+
+
+def read_failure(file: Path, trial_id: str) -> Json:
+    """A failed trial's `failure.json`.
+
+    Args:
+        file: where it is.
+        trial_id: whose it has to be.
+
+    Raises:
+        UnusableError: as for a result; the trial then counts as not run.
+    """
+    record = as_object(read_json(file), "a failure")
+    if text_at(record, "id") != trial_id:
+        raise UnusableError(f"holds the failure of another trial ({record['id']})")
+    return record
+
+
 def _trial(folder: Path, pending: PendingTrial, problems: list[Problem]) -> Trial:
     """The trial that a folder holds: its result if there is one, else its failure, else pending."""
     result_file, failure_file = folder / "result.json", folder / "failure.json"
+    for file in (result_file, failure_file):
+        if leads_out(file, folder.parent):
+            message = (
+                "a link to outside the sweep's folder is not read; the trial counts as not done"
+            )
+            problems.append(Problem(str(file), "", message))
+            return pending
     if result_file.exists():
         try:
-            return _result(as_object(read_json(result_file), "a result"), pending, problems)
+            return _result(read_result(result_file, pending.id), pending, problems)
         except UnusableError as error:
             problems.append(Problem(str(result_file), "", f"{error}; the trial counts as not done"))
     if failure_file.exists():
         try:
-            failure = as_object(read_json(failure_file), "a failure")
+            failure = read_failure(failure_file, pending.id)
         except UnusableError as error:
-            problems.append(
-                Problem(str(failure_file), "", f"{error}; the failure's reason is lost")
-            )
-            failure = {}
+            problems.append(Problem(str(failure_file), "", f"{error}; the trial counts as not run"))
+            return pending
+        privacy = privacy_of(pending.spec)
         return FailedTrial(
             pending.id,
             pending.name,
             pending.stages,
             pending.spec,
             str(failure.get("reason") or "error"),
-            str(failure.get("message") or ""),
-            str(failure.get("traceback") or ""),
+            guard(hide_secrets(str(failure.get("message") or "")), privacy),
+            guard(hide_secrets(str(failure.get("traceback") or "")), privacy),
         )
     return pending
 
 
 def _result(record: Json, pending: PendingTrial, problems: list[Problem]) -> TrialResult:
-    """A `result.json`, checked."""
-    if text_at(record, "id") != pending.id:
-        raise UnusableError(f"holds the result of another trial ({record['id']})")
+    """A `result.json` that was checked."""
     scores: dict[str, float] = {}
-    for key, value in as_object(record.get("scores"), "`scores`").items():
+    for key, value in record["scores"].items():
         if value is None:
             continue  # a metric that was left out
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UnusableError(f"the score {key} is not a number")
-        if math.isfinite(value):
+        if _is_finite(value):
             scores[key] = float(value)
         else:
             problems.append(
                 Problem(
-                    f"trials/{pending.id}/result.json", key, "a score must be finite", str(value)
+                    f"trials/{pending.id}/result.json",
+                    key,
+                    "a score must be finite",
+                    shown_value(value),
                 )
             )
     return TrialResult(
         id=pending.id,
         name=pending.name,
         stages=pending.stages,
-        spec=_spec(record),
+        spec=_as_planned(_spec(record), pending.spec),
         scores=scores,
         cost=_part(record, "cost"),
         data=_part(record, "data"),
         checks=_part(record, "checks"),
         provenance=_part(record, "provenance"),
+        adjusted=_part(record, "adjusted"),
     )
 
 
@@ -267,13 +325,13 @@ def _stage(entry: Json) -> Stage:
     )
 
 
-def _corpus(entry: object) -> CorpusInfo:
+def _corpus(entry: object, privacy: Privacy) -> CorpusInfo:
     record = entry if isinstance(entry, dict) else {}
     sessions = record.get("sessions")
     if isinstance(sessions, list):  # names of the sessions
         sessions = len(sessions)
     return CorpusInfo(
-        str(record.get("source") or "unknown"),
+        guard(str(record.get("source") or "unknown"), privacy),
         str(record.get("format") or "unknown"),
         str(record.get("content_hash") or ""),
         sessions if isinstance(sessions, int) else None,
@@ -303,7 +361,7 @@ def _floor(entry: Json) -> Floor:
         {
             key: float(value)
             for key, value in scores.items()
-            if isinstance(value, int | float) and math.isfinite(value)
+            if isinstance(value, int | float) and _is_finite(value)
         },
         pairs if isinstance(pairs, int) else None,
         str(entry.get("protocol") or "clean"),
@@ -316,9 +374,24 @@ def _floor_settings(key: str) -> Json:
     _, _, text = key.partition(" ")
     try:
         settings = json.loads(text) if text else {}
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}
+
+
+def _trial_id(entry: Json) -> str:
+    """A trial's identity, which names its folder and so must not lead anywhere else."""
+    trial_id = text_at(entry, "id")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", trial_id):
+        raise UnusableError(f"a trial's id must be letters and digits, got {shown_value(trial_id)}")
+    return trial_id
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # A whole number beyond what a float can be.
+        return False
 
 
 def _spec(record: Json) -> Json:
@@ -326,6 +399,14 @@ def _spec(record: Json) -> Json:
     text_at(spec, "model")
     text_at(as_object(spec.get("method"), "`spec.method`"), "kind")
     return spec
+
+
+def _as_planned(spec: Json, planned: Json) -> Json:
+    """A result's specification under the plan's privacy: another sweep may have made the result."""
+    kept = {name: value for name, value in _part(spec, "corpus").items() if name != "privacy"}
+    if "privacy" in _part(planned, "corpus"):
+        kept["privacy"] = privacy_of(planned)
+    return {**spec, "corpus": kept} if kept or "corpus" in spec else spec
 
 
 def _part(record: Json, key: str) -> Json:

@@ -119,11 +119,22 @@ def test_readers_see_one_whole_file_or_the_other(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["status.json"]
 
 
-def test_files_are_utf_8_readable_by_all_and_end_in_a_line_end(tmp_path: Path) -> None:
+def test_files_are_utf_8_and_end_in_a_line_end(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "er" / "status.json"
     write_json(file, {"text": "grüße"})
     assert file.read_bytes() == '{\n  "text": "grüße"\n}\n'.encode()
-    assert file.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_file_is_for_the_umask_to_say(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        for _ in range(2):  # Made, and put in the place of another.
+            write_atomically(tmp_path / "result.json", "text with names in it")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "result.json").stat().st_mode & 0o777 == mode
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.plan import PlannedTrial
 from orchestrator.storage import SweepFolder, write_json
-from search_spaces.identity import trial_name
+from search_spaces.identity import spec_to_dict, trial_name
 from search_spaces.spec import (
     BaseSettings,
     DeltaSettings,
@@ -38,6 +38,7 @@ def write_result(folder: SweepFolder, trial_id: str, **scores: float) -> Path:
     result = {
         "id": trial_id,
         "status": "done",
+        "spec": spec_to_dict(spec()),
         "scores": {f"valid/{name}": value for name, value in scores.items()},
     }
     file = folder.trial(trial_id) / "result.json"

@@ -1,0 +1,145 @@
+"""Who drives a sweep: one process at a time, named in a file that its trials run by.
+
+`runs/<sweep>/.driver` is locked by the process that drives the sweep and holds its token. A trial runs
+for as long as it finds that token there, so that one write stops all trials, on every node that
+sees the folder, and trials of a driver that was killed stop when another takes over. To stop, the
+file is emptied: that needs no room on a disk that may be full.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from search_spaces.errors import SearchSpaceError, one_problem
+from trainers.progress import ShouldStop
+
+_LOOK_EVERY_S = 0.5
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+"""What a file system says that has no locks (some network file systems)."""
+
+
+@dataclass
+class Driver:
+    """This process's right to drive a sweep."""
+
+    file: Path
+    command: str
+    descriptor: int
+    token: str = ""
+    stopping: str = field(default="", init=False)
+    """Why the trials were asked to stop; empty while they were not."""
+
+    def begin(self) -> str:
+        """Let trials run under a new token, and those of an earlier one stop; returns the token."""
+        self.token, self.stopping = secrets.token_hex(8), ""
+        record = {
+            "token": self.token,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": self.command,
+        }
+        self._write(json.dumps(record))
+        return self.token
+
+    def stop(self, reason: str) -> None:
+        """Ask every trial to stop at its next safe point; may be called by a signal's handler.
+
+        Args:
+            reason: kept for who asks why; the first one counts.
+        """
+        self.stopping = self.stopping or reason
+        os.ftruncate(self.descriptor, 0)
+
+    def _write(self, text: str) -> None:
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, text.encode(), 0)
+
+
+@contextmanager
+def drive(folder: Path, command: str) -> Iterator[Driver]:
+    """The right to drive the sweep in a folder, until the end of the block or of the process.
+
+    Args:
+        folder: `runs/<sweep>`, which is there.
+        command: what the user typed, for whoever is refused.
+
+    Raises:
+        SearchSpaceError: another process drives it; the error names that process.
+    """
+    file = folder / ".driver"
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SearchSpaceError(
+                one_problem(str(folder), "", f"must not be driven twice, but {_named(file)}")
+            ) from None
+        except OSError as error:
+            # Some network file systems cannot lock; trials still run by the newest token alone.
+            if error.errno not in NO_LOCKS:
+                raise
+        driver = Driver(file, command, descriptor)
+        driver.begin()
+        try:
+            yield driver
+        finally:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def watch_driver(file: Path, token: str) -> ShouldStop:
+    """What a trial asks between its steps: whether its driver no longer wants it to run.
+
+    Args:
+        file: the driver's.
+        token: that the trial was started under.
+    """
+    looked, stop = 0.0, False
+
+    def should_stop() -> bool:
+        nonlocal looked, stop
+        now = time.monotonic()
+        if not stop and now - looked >= _LOOK_EVERY_S:
+            looked = now
+            stop = token_in(file) != token
+        return stop
+
+    return should_stop
+
+
+def token_in(file: Path) -> str | None:
+    """The token that trials may run under now; None where they should stop."""
+    record = _read(file)
+    return None if record is None else str(record.get("token"))
+
+
+def _named(file: Path) -> str:
+    record = _read(file)
+    if record is None:
+        return "a process that is just ending does; try again in a moment"
+    return (
+        f"process {record.get('pid')} on {record.get('host')} does since {record.get('since')} "
+        f"({record.get('command')})"
+    )
+
+
+def _read(file: Path) -> dict[str, object] | None:
+    try:
+        record = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None  # Emptied, or being written.
+    return record if isinstance(record, dict) else None
