@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
-import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from corpora.findings import Findings
 from corpora.table import Row, Table
 
 MAX_CELL_CHARACTERS = 1 << 20
 _DELIMITERS = ",;\t"
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+_TOO_LONG = (
+    f"a cell must hold at most {MAX_CELL_CHARACTERS:,} characters "
+    "(is a quotation mark left open here?); the file was read up to this line"
+)
 
 
 def parse_csv(file: str, text: str, findings: Findings) -> Table | None:
@@ -28,12 +34,13 @@ def parse_csv(file: str, text: str, findings: Findings) -> Table | None:
     Returns:
         The table as far as it could be read; None where there is no header or no row under it.
     """
-    lines = list(io.StringIO(text, newline=""))
-    delimiter = _sniff_delimiter(lines)
+    delimiter = _sniff_delimiter(file, text, findings)
+    if delimiter is None:
+        return None
     header: tuple[str, ...] | None = None
     rows: list[Row] = []
     misshapen = 0
-    for line, cells in _records(file, lines, delimiter, findings):
+    for line, cells in _records(file, text, delimiter, findings):
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
@@ -62,30 +69,44 @@ def parse_csv(file: str, text: str, findings: Findings) -> Table | None:
     return Table(file, header, tuple(rows))
 
 
-def _sniff_delimiter(lines: list[str]) -> str:
-    head = next((line for line in lines if line.strip()), "")
-    return max(
-        _DELIMITERS, key=lambda delimiter: len(next(csv.reader([head], delimiter=delimiter)))
+def _lines(text: str) -> Iterator[str]:
+    """The text's lines with their ends, one at a time: a file is not held in memory twice."""
+    return (match.group() for match in _LINE.finditer(text))
+
+
+def _sniff_delimiter(file: str, text: str, findings: Findings) -> str | None:
+    """The delimiter; None, with an error, where the header has a cell that is too long."""
+    number, head = next(
+        ((number, line) for number, line in enumerate(_lines(text), 1) if line.strip()), (1, "")
     )
+    try:
+        with _cell_limit(MAX_CELL_CHARACTERS):
+            return max(
+                _DELIMITERS,
+                key=lambda delimiter: len(next(csv.reader([head], delimiter=delimiter))),
+            )
+    except csv.Error:
+        findings.error(file, f"line {number}", _TOO_LONG)
+        return None
 
 
 def _records(
-    file: str, lines: list[str], delimiter: str, findings: Findings
+    file: str, text: str, delimiter: str, findings: Findings
 ) -> Iterator[tuple[int, list[str]]]:
     """The file's records, each with the line on which it begins; ends at the first broken one."""
-    reader = csv.reader(iter(lines), delimiter=delimiter, strict=True, skipinitialspace=True)
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True, skipinitialspace=True)
     while True:
         start = reader.line_num
         try:
             with _cell_limit(MAX_CELL_CHARACTERS):
-                cells = next(reader)
+                while not (cells := next(reader)):
+                    start = reader.line_num  # A blank line.
         except StopIteration:
             return
         except csv.Error as error:
-            _explain(file, lines, start, reader.line_num, delimiter, str(error), findings)
+            _explain(file, text, start, reader.line_num, delimiter, str(error), findings)
             return
-        if cells:
-            yield start + 1, cells
+        yield start + 1, cells
 
 
 @contextmanager
@@ -100,7 +121,7 @@ def _cell_limit(characters: int) -> Iterator[None]:
 
 def _explain(
     file: str,
-    lines: list[str],
+    text: str,
     start: int,
     stop: int,
     delimiter: str,
@@ -109,14 +130,9 @@ def _explain(
 ) -> None:
     """Say which quotation mark went wrong: the parser itself only knows where it noticed."""
     if reason.startswith("field larger"):
-        findings.error(
-            file,
-            f"line {start + 1}",
-            f"a cell must hold at most {MAX_CELL_CHARACTERS:,} characters "
-            "(is a quotation mark left open here?); the file was read up to this line",
-        )
+        findings.error(file, f"line {start + 1}", _TOO_LONG)
         return
-    line, column = _last_opening_quote(lines, start, stop, delimiter)
+    line, column = _last_opening_quote(text, start, stop, delimiter)
     noticed = (
         "the file ends before it is closed"
         if reason.startswith("unexpected end")
@@ -130,14 +146,14 @@ def _explain(
     )
 
 
-def _last_opening_quote(lines: list[str], start: int, stop: int, delimiter: str) -> tuple[int, int]:
+def _last_opening_quote(text: str, start: int, stop: int, delimiter: str) -> tuple[int, int]:
     """Line and column, from 1, of the quotation mark that the broken cell begins with."""
     opened = (start + 1, 1)
     quoted = False
     may_open = True  # at the beginning of a cell
     may_reopen = False  # right behind a closing mark: a doubled one
-    for index in range(start, min(stop, len(lines))):
-        for column, character in enumerate(lines[index], start=1):
+    for index, line in enumerate(islice(_lines(text), start, stop), start=start):
+        for column, character in enumerate(line, start=1):
             if quoted:
                 quoted = character != '"'
                 may_open, may_reopen = False, not quoted

@@ -6,11 +6,15 @@ import re
 from dataclasses import dataclass
 
 from corpora.dialogue import CorpusError
+from corpora.privacy import redact
 from search_spaces.errors import Problem
+from search_spaces.spec import Privacy
 
 MAX_PROBLEMS_PER_FILE = 20
 MAX_PROBLEMS = 100
 MAX_VALUE_CHARACTERS = 40
+_MOST_CHARACTERS_REDACTED = 4000
+"""Of a message or a value; no more of it is shown."""
 
 
 @dataclass
@@ -23,9 +27,15 @@ class _Group:
 
 
 class Findings:
-    """Gathers the problems of all files of a corpus, so that a user sees them at once."""
+    """Gathers the problems of all files of a corpus, so that a user sees them at once.
 
-    def __init__(self) -> None:
+    Args:
+        privacy: the corpus's setting; unless it is `off`, what problems quote is redacted: in a file
+            whose columns are not what they seem, any cell may be an utterance.
+    """
+
+    def __init__(self, privacy: Privacy = "redact") -> None:
+        self._privacy = privacy
         self._errors: dict[str, list[Problem]] = {}
         self._oddities: dict[tuple[str, str], _Group] = {}
 
@@ -41,7 +51,13 @@ class Findings:
             value: the offending value; never an utterance, which is sensitive.
             nearest: the nearest valid choice.
         """
-        problem = Problem(file, place, message, shown(value), nearest)
+        problem = Problem(
+            file,
+            place,
+            str(self._passed(message)),
+            shown(self._passed(value)),
+            str(self._passed(nearest)),
+        )
         self._errors.setdefault(file, []).append(problem)
 
     def oddity(self, file: str, place: str, kind: str, value: object = "") -> None:
@@ -55,14 +71,20 @@ class Findings:
         """
         group = self._oddities.get((file, kind))
         if group is None:
-            self._oddities[file, kind] = _Group(1, place, shown(value))
+            self._oddities[file, kind] = _Group(1, place, shown(self._passed(value)))
         else:
             group.count += 1
 
+    def _passed(self, value: object) -> object:
+        if self._privacy == "off" or not isinstance(value, str):
+            return value
+        # Headers and rules are full of words that a recogniser may take for names.
+        return redact(value[:_MOST_CHARACTERS_REDACTED], names=False)
+
     @property
     def oddities(self) -> tuple[Problem, ...]:
-        """One problem per kind and file, with its count and its first example."""
-        return tuple(
+        """One problem per kind and file, with its count and its first example; the first of many."""
+        problems = [
             Problem(
                 file,
                 group.place,
@@ -70,12 +92,24 @@ class Findings:
                 group.value,
             )
             for (file, kind), group in self._oddities.items()
-        )
+        ]
+        if len(problems) > MAX_PROBLEMS:
+            more = len(problems) - MAX_PROBLEMS
+            problems[MAX_PROBLEMS:] = [Problem("", "", f"... and {more} more")]
+        return tuple(problems)
 
     @property
     def failed(self) -> bool:
         """Whether anything must be mended."""
         return bool(self._errors)
+
+    def failed_in(self, file: str) -> bool:
+        """Whether anything in a file must be mended.
+
+        Args:
+            file: as its problems name it.
+        """
+        return file in self._errors
 
     def failure(self) -> CorpusError:
         """Every error so far, by file and line, ready to be raised; long lists end in `... and N more`."""

@@ -1,109 +1,147 @@
-"""What in a text could identify somebody: found by shape, so names and places are not.
+"""The privacy gate: what of a text may be logged or shown.
 
-The shapes are narrow on purpose: dates, ages, years, sums of money and doses stay as they are.
+Training and scoring read texts as they are; everything that leaves a sweep's own files (MLflow, the
+report, messages) passes here. Most identifiers are found by their shape (`corpora/identifiers.py`),
+names only where a recogniser is installed (`corpora/names.py`), so no text that passed is certain to
+be anonymous.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, get_args
 
-Identifier = Literal["email", "phone", "number", "url", "ip"]
-IDENTIFIERS: tuple[Identifier, ...] = ("email", "phone", "number", "url", "ip")
+from corpora.identifiers import Identifier, Span, find_spans, merge_spans
+from corpora.names import name_recogniser, names_note
+from search_spaces.spec import CorpusSpec, Privacy
 
-_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
-# Every repetition is bounded and begins at a word boundary: the time is linear in the text.
-_CANDIDATE = re.compile(
-    rf"""
-    (?P<url> \b https?:// [^\s<>"']{{1,2000}} (?<![.,;:!?)\]])
-           | \b www\. [^\s<>"']{{1,2000}} (?<![.,;:!?)\]]) )
-    | (?P<email> (?<![\w.%+-]) [\w.%+-]{{1,64}} @ [\w-]{{1,63}} (?:\.[\w-]{{1,63}}){{1,6}} )
-    | (?P<site> (?<![\w.-]) [a-z0-9-]{{2,63}} (?:\.[a-z0-9-]{{1,63}}){{0,3}} \.(?:com|org|net|edu|gov)
-                (?![\w-]) (?:/[^\s<>"']{{0,2000}} (?<![.,;:!?)\]]))? )
-    | (?P<ip> (?<![\w.]) {_OCTET}(?:\.{_OCTET}){{3}} (?!\w|\.[0-9])
-            | (?<![\w:]) [0-9A-Fa-f]{{1,4}}(?::[0-9A-Fa-f]{{1,4}}){{7}} (?![\w:]) )
-    | (?P<code> (?<!\w) [A-Z]{{1,3}}[0-9]{{6,24}} (?!\w) )
-    | (?P<digits> (?<![\w.]) (?:\+|\()? [0-9] (?:(?:\)[ ]?|[ ]?\(|[ .-])?[0-9]){{6,23}} (?!\w) )
-    """,
-    re.VERBOSE,
-)
-_YEAR = re.compile(r"(?:19|20)[0-9]{2}")
+RULES = 2
+"""Raised whenever the gate finds more or less: what was logged under other rules is logged again."""
+
+_STRICTEST_FIRST: tuple[Privacy, ...] = ("drop", "redact", "off")
+_REMEMBERED_TEXTS = 4096
 
 
-def redact(text: str) -> str:
-    """The text with `[EMAIL]`, `[PHONE]`, `[NUMBER]`, `[URL]` or `[IP]` for what identifies."""
+def find(text: str, *, names: bool = True) -> tuple[Span, ...]:
+    """Everything in a text that could identify somebody, in order.
 
-    def replace(match: re.Match[str]) -> str:
-        kind = _kind(match)
-        return match.group() if kind is None else f"[{kind.upper()}]"
+    Args:
+        text: any text.
+        names: whether names are looked for too, where a recogniser is installed.
+    """
+    return _find(text, names)
 
-    return _CANDIDATE.sub(replace, text)
+
+# A sweep's trials share their prompts and references, at every beam width.
+@lru_cache(maxsize=_REMEMBERED_TEXTS)
+def _find(text: str, names: bool) -> tuple[Span, ...]:
+    found = find_spans(text)
+    if not names:
+        return found
+    recogniser = name_recogniser()
+    if recogniser is None:
+        return found
+    people = [Span(start, end, "name") for start, end in recogniser.find(text)]
+    return merge_spans([*found, *people])
+
+
+def redact(text: str, *, names: bool = True) -> str:
+    """The text with `[EMAIL]`, `[PHONE]`, `[NAME]` and so on for what identifies.
+
+    Args:
+        text: any text.
+        names: as for `find`.
+    """
+    parts: list[str] = []
+    done = 0
+    for start, end, kind in find(text, names=names):
+        parts += [text[done:start], f"[{kind.upper()}]"]
+        done = end
+    return "".join(parts) + text[done:]
 
 
 def find_identifiers(text: str) -> Counter[Identifier]:
     """How many of each kind the text holds; kinds that it does not hold are absent."""
-    kinds = (_kind(match) for match in _CANDIDATE.finditer(text))
-    return Counter(kind for kind in kinds if kind is not None)
+    return Counter(span.kind for span in find(text))
 
 
-def _kind(match: re.Match[str]) -> Identifier | None:
-    match match.lastgroup:
-        case "email":
-            return "email"
-        case "url" | "site":
-            return "url"
-        case "ip":
-            return "ip"
-        case "code":
-            return "number"
-        case _:
-            return _kind_of_digits(match.group())
+def is_dropped(texts: Iterable[str], privacy: Privacy) -> bool:
+    """Whether texts that belong together are left out of what is logged and shown.
+
+    Args:
+        texts: e.g. a prompt and a reply.
+        privacy: the corpus's setting.
+    """
+    return privacy == "drop" and any(find(text) for text in texts)
 
 
-def _kind_of_digits(written: str) -> Identifier | None:
-    """A card or identity number, a phone number, or just figures (None)."""
-    groups = re.findall("[0-9]+", written)
-    lengths = [len(group) for group in groups]
-    digits = "".join(groups)
-    marks = set(re.sub("[0-9]", "", written))
-    if written.startswith("+"):
-        return "phone" if 8 <= len(digits) <= 15 else "number"
-    if 13 <= len(digits) <= 19 and _passes_luhn(digits):
-        return "number"
-    if len(groups) == 1:
-        if len(digits) < 9:
-            return None
-        return "phone" if len(digits) == 10 or digits.startswith("0") else "number"
-    if all(_YEAR.fullmatch(group) for group in groups) or _is_date(lengths):
-        return None
-    if lengths == [3, 2, 4]:
-        return "number"
-    trunk = digits.startswith("0") or "(" in marks
-    if marks == {" "}:
-        # Figures also stand in rows: only lengths that phone numbers have.
-        ends_like_phone = len(digits) in (10, 11) and lengths[-1] == 4 and lengths[0] <= 3
-        years = any(_YEAR.fullmatch(group) for group in groups[:-1])
-        is_phone = (trunk and len(digits) >= 9) or (ends_like_phone and not years)
-    elif len(groups) == 2:
-        is_phone = lengths == [3, 4] or (trunk and len(digits) >= 9)
-    else:
-        thousands = set(lengths[1:]) == {3}
-        is_phone = len(digits) <= 15 and (trunk or (lengths[-1] >= 3 and not thousands))
-    return "phone" if is_phone else None
+def guard(text: str, privacy: Privacy) -> str:
+    """A text or message as it may be logged or shown.
+
+    Args:
+        text: one that may quote a corpus or a reply, such as a traceback.
+        privacy: the corpus's setting. Under `drop` a line that holds an identifier goes whole, and
+            says so: what else stood in it may be about the same person.
+    """
+    match privacy:
+        case "off":
+            return text
+        case "redact":
+            return redact(text)
+        case "drop":
+            return "\n".join(_kept_line(line) for line in text.split("\n"))
 
 
-def _is_date(lengths: list[int]) -> bool:
-    """Whether groups of these lengths can be day, month and year."""
-    return len(lengths) == 3 and (
-        (lengths[0] == 4 and max(lengths[1:]) <= 2) or (lengths[2] == 4 and max(lengths[:2]) <= 2)
+def _kept_line(line: str) -> str:
+    kinds = dict.fromkeys(span.kind for span in find(line))
+    return f"[line left out: it holds {', '.join(kinds)}]" if kinds else line
+
+
+def privacy_of(spec: Mapping[str, Any]) -> Privacy:
+    """The setting in a trial's specification as plain data; the default where it has none.
+
+    Args:
+        spec: as `spec_to_dict` writes it, or as an older program did.
+    """
+    corpus = spec.get("corpus")
+    written = corpus.get("privacy") if isinstance(corpus, Mapping) else None
+    return next((name for name in get_args(Privacy) if name == written), CorpusSpec().privacy)
+
+
+def strictest(settings: Iterable[Privacy]) -> Privacy:
+    """The strictest of several settings; the default where there are none."""
+    given = set(settings)
+    return next((name for name in _STRICTEST_FIRST if name in given), CorpusSpec().privacy)
+
+
+def gate_mark(privacy: Privacy) -> str:
+    """Text that is equal for texts that passed the same gate: setting, rules and recogniser.
+
+    Args:
+        privacy: the corpus's setting.
+    """
+    return privacy if privacy == "off" else f"{privacy}, rules {RULES}, {names_note()}"
+
+
+def describe(privacy: Privacy) -> str:
+    """What a setting did to the texts beside it, as a reader has to know it.
+
+    Args:
+        privacy: the corpus's setting.
+    """
+    match privacy:
+        case "off":
+            return (
+                "The privacy gate is off: texts stand as they are, with whatever personal data "
+                "they hold."
+            )
+        case "redact":
+            done = "are masked"
+        case "drop":
+            done = "leave the whole text out"
+    return (
+        "E-mail and street addresses, phone, card and identity numbers, links and IP addresses "
+        f"{done}; {names_note()}."
     )
-
-
-def _passes_luhn(digits: str) -> bool:
-    """Whether the check digit is right, as on every payment card (ISO/IEC 7812-1)."""
-    total = 0
-    for index, digit in enumerate(map(int, reversed(digits))):
-        doubled = digit * (1 + index % 2)
-        total += doubled - 9 * (doubled > 9)
-    return total % 10 == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -30,6 +31,7 @@ SAMPLE = "sample"
 SAMPLE_FOLDER = Path(__file__).parent / "sample" / "sessions"
 
 _SUFFIXES = frozenset({".csv", ".tsv", ".jsonl"})
+_MOST_FILES = 10_000
 _BYSTANDERS = frozenset({".md", ".rst", ""})
 """Suffixes of files that lie beside data without being any."""
 
@@ -49,7 +51,7 @@ def read_corpus(spec: CorpusSpec) -> Corpus:
     Raises:
         CorpusError: with everything that is wrong in every file.
     """
-    findings = Findings()
+    findings = Findings(spec.privacy)
     if spec.columns is not None:
         columns.check_mapping(spec.columns, findings)
     paths = _sample_files() if spec.corpus == SAMPLE else _find_files(spec.corpus, findings)
@@ -101,11 +103,18 @@ def _find_files(corpus: str, findings: Findings) -> list[Path]:
 
 
 def _find_files_in(folder: Path, findings: Findings) -> list[Path]:
-    entries = sorted(
-        (entry for entry in folder.iterdir() if not entry.name.startswith(".")),
-        key=lambda entry: session_key(entry.name),
-    )
-    files = [entry for entry in entries if entry.is_file()]
+    entries = list(islice((e for e in folder.iterdir() if not e.name.startswith(".")), _MOST_FILES))
+    if len(entries) == _MOST_FILES:
+        findings.error(
+            str(folder),
+            "",
+            f"a corpus folder must hold fewer than {_MOST_FILES:,} files: join them, or move "
+            "what is not part of the corpus elsewhere",
+        )
+        return []
+    entries.sort(key=lambda entry: session_key(entry.name))
+    files = [entry for entry in entries if not entry.is_dir()]
+    # Also links that lead nowhere, pipes and devices: reading them says what they are.
     usable = [file for file in files if file.suffix.casefold() in _SUFFIXES]
     if not usable:
         found = listed((entry.name + "/" * entry.is_dir() for entry in entries), limit=6)
@@ -150,7 +159,11 @@ def _read_table(path: Path, findings: Findings) -> Table | None:
         path.suffix.casefold() not in _SUFFIXES and text.lstrip()[:1] in {"{", "["}
     )
     parse = parse_jsonl if is_jsonl else parse_csv
-    return parse(str(path), text, findings)
+    table = parse(str(path), text, findings)
+    if table is None and not findings.failed_in(str(path)):
+        # Nothing but blanks, or quotation marks around them.
+        findings.error(str(path), "", "the file must hold rows, but it is empty")
+    return table
 
 
 def _choose_format(

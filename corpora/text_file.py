@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from corpora.findings import Findings
 
@@ -25,7 +28,14 @@ _WIDE_MARKS = (
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
+MAX_FILE_BYTES = 256 << 20
+MAX_LINE_BYTES = 16 << 20
+"""More than a row of the longest cells, however they are written."""
+
+_MARK = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
+_CHUNK_BYTES = 1 << 20
+_NOT_SPACE = re.compile(rb"[^\s]")
 
 
 def read_text(path: Path, findings: Findings) -> str | None:
@@ -40,14 +50,15 @@ def read_text(path: Path, findings: Findings) -> str | None:
     """
     file = str(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            findings.error(file, "", "a corpus file must be a regular file")
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            # Looked at before it is opened: a pipe that nobody writes to would be waited for.
+            findings.error(file, "", f"a corpus file must be a regular file, not {_what(mode)}")
             return None
         with path.open("rb") as stream:
-            raw = stream.read(_HEAD_BYTES)
-            if not _is_text(file, raw, findings):
-                return None
-            raw += stream.read()
+            raw = _read(file, stream, findings)
+        if raw is None:
+            return None
     except PermissionError:
         findings.error(file, "", "the file must be readable, but permission is denied")
         return None
@@ -57,7 +68,44 @@ def read_text(path: Path, findings: Findings) -> str | None:
     return _decode(file, raw, findings)
 
 
-def _is_text(file: str, head: bytes, findings: Findings) -> bool:
+def _read(file: str, stream: BinaryIO, findings: Findings) -> bytearray | None:
+    """All bytes of a file; None as soon as it is no text, or too large for one."""
+    size = os.fstat(stream.fileno()).st_size
+    raw = bytearray(stream.read(_HEAD_BYTES))
+    if not _is_text(file, raw, findings):
+        return None
+    if size > MAX_FILE_BYTES:
+        findings.error(
+            file,
+            "",
+            f"a corpus file must have at most {MAX_FILE_BYTES >> 20} MiB: divide it",
+            f"{size >> 20} MiB",
+        )
+        return None
+    line, begins = 1 + raw.count(b"\n"), raw.rfind(b"\n") + 1
+    while chunk := stream.read(_CHUNK_BYTES):
+        start = len(raw)
+        raw += chunk
+        line += raw.count(b"\n", start)
+        begins = max(raw.rfind(b"\n", start) + 1, begins)
+        if len(raw) - begins > MAX_LINE_BYTES:
+            findings.error(
+                file, f"line {line}", f"a line must have at most {MAX_LINE_BYTES >> 20} MiB"
+            )
+            return None
+    return raw
+
+
+def _what(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    return next((name for is_kind, name in kinds if is_kind(mode)), "a device")
+
+
+def _is_text(file: str, head: bytearray, findings: Findings) -> bool:
     """Whether the file's first bytes may belong to text; settles large binary files early."""
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
@@ -77,8 +125,8 @@ def _is_text(file: str, head: bytes, findings: Findings) -> bool:
     return True
 
 
-def _decode(file: str, raw: bytes, findings: Findings) -> str | None:
-    if not raw.removeprefix(b"\xef\xbb\xbf").strip():
+def _decode(file: str, raw: bytearray, findings: Findings) -> str | None:
+    if not _NOT_SPACE.search(raw, len(_MARK) if raw.startswith(_MARK) else 0):
         findings.error(file, "", "the file must hold rows, but it is empty")
         return None
     if b"\x00" in raw:
@@ -104,7 +152,7 @@ def _decode(file: str, raw: bytes, findings: Findings) -> str | None:
         return None
 
 
-def _first_bad_byte(raw: bytes) -> int:
+def _first_bad_byte(raw: bytearray) -> int:
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -112,7 +160,7 @@ def _first_bad_byte(raw: bytes) -> int:
     return 0
 
 
-def _conversion_hint(raw: bytes) -> str:
+def _conversion_hint(raw: bytearray) -> str:
     try:
         raw.decode("cp1252")
     except UnicodeDecodeError:
@@ -120,6 +168,6 @@ def _conversion_hint(raw: bytes) -> str:
     return "; it reads as Windows-1252: convert it (`iconv -f WINDOWS-1252 -t UTF-8`)"
 
 
-def _place(raw: bytes, offset: int) -> str:
+def _place(raw: bytearray, offset: int) -> str:
     line = raw.count(b"\n", 0, offset) + 1
     return f"line {line}, byte {offset}"

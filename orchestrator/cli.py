@@ -6,23 +6,32 @@ to standard error. Exit codes: 0 done, 1 some trials failed, 2 usage or input, 1
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from orchestrator.environment import set_environment
-from search_spaces.errors import InputError, SearchSpaceError, one_problem
+from orchestrator.errors import is_disk_full
+from search_spaces.controls import escape_controls
+from search_spaces.errors import InputError, Problem, SearchSpaceError, one_problem
+from search_spaces.secrets import hide_secrets
+
+if TYPE_CHECKING:
+    from corpora.summary import CorpusSummary
 
 app = typer.Typer(
     add_completion=False,
@@ -108,6 +117,7 @@ SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP_DIR", help="A swee
 def main() -> None:
     """Run the command line; input errors become lines on standard error and exit code 2."""
     set_environment()
+    sys.excepthook = _show_without_secrets
     try:
         code = app(standalone_mode=False)
     except InputError as error:
@@ -123,7 +133,19 @@ def main() -> None:
         # Whoever read our output has gone; so that the interpreter's own flush does not complain:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        _say(f"stopped: {error.strerror}: {error.filename or 'a file'} could not be written")
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_without_secrets(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """What Python prints of an error that nobody expected, passwords and tokens hidden."""
+    sys.stderr.write(hide_secrets("".join(traceback.format_exception(kind, error, trace))))
 
 
 @app.command()
@@ -137,16 +159,27 @@ def sweep(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run again the trials that failed before.")
     ] = False,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(
+            metavar="INTERVAL",
+            help="How often a trial in training saves where it is: auto, or e.g. `200 steps`, "
+            "`10 minutes`, `1 epoch`.",
+        ),
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train and evaluate every trial that has no result yet, then write the report."""
     from orchestrator.display import make_display
+    from orchestrator.errors import DiskFullError, RayLostError
     from orchestrator.plan import Planner, sweep_folder
     from orchestrator.preflight import check_device
     from orchestrator.scale import choose_scale, find_gpus
     from orchestrator.sweep import SweepOptions, run_sweep
     from search_spaces.space import read_space
+    from trainers.checkpoints import parse_checkpoint_settings
 
+    checkpoints = parse_checkpoint_settings(checkpoint_every)
     loaded = read_space(space, tuple(settings or ()))
     gpus = find_gpus()
     chosen = choose_scale(scale.value, gpus)
@@ -170,11 +203,17 @@ def sweep(
         display.say(f"note: {problem}")
     try:
         with _stdout_kept_for_results():
-            status = run_sweep(planner, folder, gpus, SweepOptions(cpus, retry_failed), display)
+            options = SweepOptions(cpus, retry_failed, checkpoints)
+            status = run_sweep(planner, folder, gpus, options, display)
     except KeyboardInterrupt:
         display.close()
         _say(f"interrupted; finished trials are kept in {folder.path}; to continue: {_command()}")
         raise typer.Exit(130) from None
+    except (DiskFullError, RayLostError) as error:
+        display.close()
+        _say(f"stopped: {error}")
+        _say(f"what is finished is kept in {folder.path}; to continue: {_command()}")
+        raise typer.Exit(1) from None
     finally:
         display.close()
     if as_json:
@@ -217,15 +256,17 @@ def plan(
     for stage in data["stages"]:
         if stage["waits_for_winner"]:
             rule = stage["from"]
+            _print("")
             _print(
-                f"\nstage {stage['name']}: waits for the winner of {rule['stage']} "
+                f"stage {stage['name']}: waits for the winner of {rule['stage']} "
                 f"({rule['mode']} of {rule['best']})"
             )
             for entry in stage["waiting"]:
                 fields = ", ".join(f"{k}={v}" for k, v in entry["settings"].items())
                 _print(f"  {'waits':8} {entry['kind']}{f' ({fields})' if fields else ''}")
             continue
-        _print(f"\nstage {stage['name']}: {len(stage['trials'])} trials")
+        _print("")
+        _print(f"stage {stage['name']}: {len(stage['trials'])} trials")
         for trial in data["trials"]:
             if trial["stage"] == stage["name"]:
                 _print(f"  {trial['status']:8} {trial['id']}  {trial['name']}")
@@ -280,9 +321,23 @@ def corpus(
     data = summarise(read_corpus(spec), loader.value, SplitSpec())
     if as_json:
         _print_json(data)
-        return
+    else:
+        _print_summary(data)
+
+
+def _print_summary(data: CorpusSummary) -> None:
+    left_out = data["identifier_places_left_out"]
     for key, value in data.items():
-        if isinstance(value, dict):
+        if key == "identifier_places_left_out":
+            continue
+        if key == "identifier_places":
+            for place in data["identifier_places"]:
+                turn = "its name" if place["turn"] is None else f"turn {place['turn']}"
+                count = f" ({place['count']})" if place["count"] > 1 else ""
+                _print(f"  {place['kind']}: session {place['session']}, {turn}{count}")
+            if left_out:
+                _print(f"  ... and {left_out} more places")
+        elif isinstance(value, dict):
             shown = ", ".join(f"{k} {v}" for k, v in value.items())
             _print(f"{key}: {shown or 'none'}")
         elif isinstance(value, list):
@@ -362,10 +417,13 @@ def dashboard(
         typer.Argument(metavar="[SWEEP_DIR]", help="A sweep's results; default: runs/."),
     ] = None,
     port: PortOption = 5000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; others than this machine's own are open.")
+    ] = "127.0.0.1",
 ) -> None:
     """Open MLflow's pages on the results of sweeps; on this machine only, until Ctrl-C."""
-    from reports.dashboard import dashboard_command, dashboard_environment, database_file
-    from reports.tracking_store import tracking_store
+    from reports.dashboard import dashboard_command, dashboard_environment, is_loopback
+    from reports.tracking_store import database_file, tracking_store
     from trainers.storage import nearest_folder
 
     if folder is not None and not folder.is_dir():
@@ -373,11 +431,17 @@ def dashboard(
         raise SearchSpaceError(
             one_problem("SWEEP_DIR", "", "must be a sweep's results", str(folder), near)
         )
-    with socket.socket() as probe:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except OSError as error:
+        raise SearchSpaceError(_no_such_host(host, error)) from error
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise SearchSpaceError(_no_such_host(host, error)) from error
             problem = one_problem(
                 "--port", "", f"must be free: {error.strerror}", port, str(port + 1)
             )
@@ -390,10 +454,21 @@ def dashboard(
                 "SWEEP_DIR", str(database), "there is no MLflow store yet; run a sweep first"
             )
         )
-    command = dashboard_command(store, port)
-    _say(f"MLflow on http://127.0.0.1:{port} (this machine only; Ctrl-C ends it)")
+    command = dashboard_command(store, port, host)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if is_loopback(host):
+        _say(f"MLflow on {address} (this machine only; Ctrl-C ends it)")
+    else:
+        _say(
+            f"warning: MLflow on {address} lets everyone in: whoever reaches this machine can read "
+            "the replies and delete the runs (Ctrl-C ends it)"
+        )
     done = subprocess.run(command, env={**os.environ, **dashboard_environment(store)}, check=False)
     raise typer.Exit(done.returncode)
+
+
+def _no_such_host(host: str, error: OSError) -> tuple[Problem, ...]:
+    return one_problem("--host", "", f"must be an address of this machine: {error.strerror}", host)
 
 
 @contextmanager
@@ -414,15 +489,21 @@ def _stdout_kept_for_results() -> Iterator[None]:
 
 
 def _print(line: str) -> None:
-    typer.echo(line)
+    typer.echo(_shown(line))
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    typer.echo(_shown(line), err=True)
+
+
+def _shown(line: str) -> str:
+    """One line without secrets, and without characters that a terminal would obey."""
+    return escape_controls(hide_secrets(line))
 
 
 def _print_json(data: Any) -> None:
-    typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2))
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)
+    typer.echo(escape_controls(text, keep="\n"))
 
 
 def _print_status(data: dict[str, Any], folder: Path) -> None:
@@ -438,6 +519,9 @@ def _print_status(data: dict[str, Any], folder: Path) -> None:
         _print(f"failed, {reason}:")
         for failure in failures:
             _print(f"  {failure['name']} ({failure['id']}): {failure['message']}")
+    tracking = data.get("tracking")
+    if tracking is not None and not tracking["delivered"]:
+        _print(f"MLflow ({tracking['uri']}) does not have all of it: {tracking['reason']}")
     for name, files in data["tables"].items():
         _print(f"{name}: {', '.join(str(file) for file in files.values())}")
     index = folder / "report" / "index.html"

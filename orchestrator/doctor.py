@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import InputError
+from search_spaces.secrets import hide_secrets
 from search_spaces.spec import SplitSpec
 
 _LEAST_FREE_GIB = 5.0
@@ -42,6 +43,7 @@ def examine() -> list[Check]:
         _bertscore("distilbert-base-uncased", needed=False),
         *(_laptop_model(name) for name in ("laptop-medium", "laptop-large")),
         *(_paper_model(name) for name in ("gpt2-medium", "gpt2-large")),
+        _names(),
         _disk(),
         _ray(),
     ]
@@ -121,6 +123,16 @@ def _paper_model(name: str) -> Check:
     return Check(f"model {name}", True, found, needed=False)
 
 
+def _names() -> Check:
+    from corpora.names import HOW_TO_GET, installed_model
+
+    model = installed_model()
+    if model is not None:
+        return Check("names in logged texts", True, model, needed=False)
+    found = "not looked for; all else that identifies is"
+    return Check("names in logged texts", False, found, HOW_TO_GET, needed=False)
+
+
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     ok = free >= _LEAST_FREE_GIB
@@ -132,7 +144,7 @@ def _disk() -> Check:
 def _ray() -> Check:
     import os
 
-    address = os.environ.get("RAY_ADDRESS")
+    address = hide_secrets(os.environ.get("RAY_ADDRESS", ""))
     return Check(
         "Ray cluster", True, address or "none; sweeps start Ray on this machine", needed=False
     )

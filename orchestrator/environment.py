@@ -20,6 +20,8 @@ _SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # MLflow would tell its makers about each use, and wait for them at the end.
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A link for each run that ends is no help in a table of progress.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",

@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Literal
 
+from corpora.privacy import guard, privacy_of
 from orchestrator.errors import WorkerLostError
 from orchestrator.storage import write_json
 from orchestrator.trial import TrialWork
@@ -36,7 +37,7 @@ def reason_of(error: BaseException) -> Reason:
 def record_failure(
     work: TrialWork, reason: Reason, message: str, trace: str = ""
 ) -> dict[str, Any]:
-    """Write a trial's `failure.json`.
+    """Write a trial's `failure.json`, without what must not be recorded: secrets, personal data.
 
     Args:
         work: the trial.
@@ -44,14 +45,15 @@ def record_failure(
         message: the first useful line.
         trace: the traceback, where there is one.
     """
+    privacy = privacy_of(work.spec)
     failure = {
         "id": work.id,
         "name": work.name,
         "spec": dict(work.spec),
         "status": "failed",
         "reason": reason,
-        "message": hide_secrets(message),
-        "traceback": hide_secrets(trace),
+        "message": guard(hide_secrets(message), privacy),
+        "traceback": guard(hide_secrets(trace), privacy),
     }
     write_json(Path(work.folder) / "failure.json", failure)
     return failure

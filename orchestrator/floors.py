@@ -84,6 +84,8 @@ def _test_sets(plan: Plan, only: set[str] | None = None) -> dict[str, dict[str, 
             continue
         spec = spec_to_dict(trial.spec)
         parts = {name: spec[name] for name in ("loader", "split", "metrics", "corpus")}
+        # What is shown of a trial's replies is no part of how its test set is scored.
+        parts["corpus"] = {k: v for k, v in spec["corpus"].items() if k != "privacy"}
         parts["decoding"] = {name: spec["decoding"][name] for name in ("protocol", "beams")}
         parts["content_hash"] = plan.corpus.content_hash
         found.setdefault(json.dumps(parts, sort_keys=True), spec)
@@ -117,7 +119,7 @@ def floors_of(spec_data: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _read(folder: SweepFolder) -> list[dict[str, Any]]:
     try:
         entries = json.loads((folder.path / "floors.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return []  # Floors are cheap: what cannot be read is computed again.
     return (
         [e for e in entries if isinstance(e, dict) and "key" in e]

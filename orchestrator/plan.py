@@ -17,6 +17,7 @@ from orchestrator.winner import Winner, choose_winner
 from search_spaces.errors import InputError, Problem, SearchSpaceError, one_problem
 from search_spaces.expand import expand_stage
 from search_spaces.identity import spec_to_dict, trial_id, trial_name
+from search_spaces.secrets import hide_secrets
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.spec import CorpusSpec, MetricsSpec, TrialSpec
 from trainers.pretrained import Pretrained, find_model
@@ -102,6 +103,7 @@ class Planner:
             except InputError as error:
                 problems += error.problems
                 planned.append(PlannedStage(stage, ()))
+        problems += _privacy_problems(self.space.name, planned)
         if problems:
             raise SearchSpaceError(dict.fromkeys(problems))
         planned = _with_own_names(planned)
@@ -174,6 +176,26 @@ class Planner:
         )
 
 
+def _privacy_problems(space: str, stages: Sequence[PlannedStage]) -> list[Problem]:
+    """Trials that are to be shown in two ways: which of them would be a matter of chance."""
+    settings: dict[str, dict[str, str]] = {}
+    for stage in stages:
+        for trial in stage.trials:
+            found = settings.setdefault(trial.id, {})
+            found.setdefault(trial.spec.corpus.privacy, trial.name)
+    return [
+        Problem(
+            space,
+            "privacy",
+            f"a corpus must have one setting, but trial {next(iter(found.values()))} has several "
+            "(it is no axis: trials do not differ by it)",
+            ", ".join(found),
+        )
+        for found in settings.values()
+        if len(found) > 1
+    ][:1]
+
+
 def _with_own_names(stages: Sequence[PlannedStage]) -> list[PlannedStage]:
     """The stages with a name of its own for each trial: where names are alike, the id tells."""
     ids: dict[str, set[str]] = {}
@@ -203,7 +225,7 @@ def plan_to_dict(plan: Plan, folder: SweepFolder) -> dict[str, Any]:
     """
     return {
         "name": plan.space.name,
-        "command": plan.command,
+        "command": hide_secrets(plan.command),
         "scale": plan.scale.scale,
         "scale_reason": plan.scale.reason,
         "corpus": {
@@ -276,14 +298,19 @@ def sweep_folder(out: Path, space: SearchSpace) -> SweepFolder:
         space: its name names the folder.
 
     Raises:
-        SearchSpaceError: something that is no folder is in the way.
+        SearchSpaceError: something that is no folder is in the way, or a link leads elsewhere.
     """
     for place in (out / space.name, out, *out.parents):
         if place.exists():
             if not place.is_dir():
                 raise SearchSpaceError(one_problem("--out", "", "must be a folder", str(place)))
             break
-    return SweepFolder(out / space.name)
+    folder = out / space.name
+    for place in (folder, folder / "trials", folder / "report", *(folder / "trials").glob("*")):
+        if place.is_symlink() and not place.resolve().is_relative_to(out.resolve()):
+            message = "results must stay under --out, but this is a link to elsewhere"
+            raise SearchSpaceError(one_problem("--out", str(place), message, str(place.resolve())))
+    return SweepFolder(folder)
 
 
 def metric_versions(metrics: MetricsSpec) -> dict[str, str]:

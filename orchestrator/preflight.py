@@ -16,7 +16,9 @@ from orchestrator.resources import read_config, read_shape
 from search_spaces.errors import InputError, Problem, SearchSpaceError
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.spec import CorpusSpec, DeltaSettings, TrialSpec
+from trainers.errors import ModelError
 from trainers.laptop_models import LAPTOP_MODELS
+from trainers.model_files import find_dangers
 from trainers.pretrained import Pretrained
 
 
@@ -52,6 +54,7 @@ def check_specs(
     for spec, model in trials:
         once(f"pairs {spec.corpus} {spec.loader} {spec.split}", partial(_check_pairs, corpus, spec))
         if model.folder is not None:
+            once(f"files {model.folder}", partial(_check_files, model.folder))
             once(f"shape {model.folder}", partial(read_shape, model.folder))
         if spec.metrics.bertscore_model is not None:
             once(f"bertscore {spec.metrics}", partial(check_encoder, spec.metrics))
@@ -64,6 +67,11 @@ def check_specs(
 
 def _check_pairs(corpus: Callable[[CorpusSpec], Corpus], spec: TrialSpec) -> None:
     build_pairs(corpus(spec.corpus), spec.loader, spec.split)
+
+
+def _check_files(folder: Path) -> None:
+    if dangers := find_dangers(folder, known_code=True):
+        raise ModelError(dangers)
 
 
 def _length_problems(

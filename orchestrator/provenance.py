@@ -8,6 +8,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from search_spaces.secrets import hide_secrets
+
 PACKAGES = (
     "ray",
     "torch",
@@ -50,7 +52,7 @@ def environment_text() -> str:
     """What `env.txt` says: interpreter, platform and package versions, a line each."""
     lines = [f"python {platform.python_version()}", f"platform {platform.platform()}"]
     lines += [f"{name} {number}" for name, number in package_versions().items()]
-    return "\n".join(lines) + "\n"
+    return hide_secrets("\n".join(lines) + "\n")
 
 
 def python_and_platform() -> dict[str, str]:

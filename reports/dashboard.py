@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from ipaddress import ip_address
 
 from reports.results import ReportError
 from reports.tracking_store import TrackingStore, mask_credentials
 from search_spaces.errors import one_problem
 
+LOOPBACK = "127.0.0.1"
 _STORE_VARIABLE = "MLFLOW_BACKEND_STORE_URI"
 
 
-def dashboard_command(store: TrackingStore, port: int = 5000) -> list[str]:
-    """The command that serves the store's pages to this machine alone.
+def dashboard_command(store: TrackingStore, port: int = 5000, host: str = LOOPBACK) -> list[str]:
+    """The command that serves the store's pages, to this machine alone unless asked otherwise.
 
     An address that holds credentials stays out of the command, where every user of the machine
     would see it: `dashboard_environment` has it.
@@ -21,6 +22,7 @@ def dashboard_command(store: TrackingStore, port: int = 5000) -> list[str]:
     Args:
         store: a database; a server has pages of its own, at its address.
         port: where to listen.
+        host: the address to listen at.
 
     Raises:
         ReportError: the store is a server.
@@ -36,23 +38,31 @@ def dashboard_command(store: TrackingStore, port: int = 5000) -> list[str]:
         command += ["--backend-store-uri", store.uri]
     if store.artifact_location is not None:
         command += ["--default-artifact-root", store.artifact_location]
-    return [*command, "--host", "127.0.0.1", "--port", str(port)]
+    return [*command, "--host", host, "--port", str(port)]
 
 
 def dashboard_environment(store: TrackingStore) -> dict[str, str]:
     """What the command needs in its environment, to be added to the present one."""
     # Without the job runner MLflow starts two processes rather than ten.
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     if _has_credentials(store):
         environment[_STORE_VARIABLE] = store.uri
     return environment
 
 
-def database_file(store: TrackingStore) -> Path | None:
-    """The store's SQLite file; nothing for any other store."""
-    if not store.uri.startswith("sqlite:///"):
-        return None
-    return Path(store.uri.removeprefix("sqlite:///"))
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens at an address.
+
+    Args:
+        host: an IP address or a name.
+    """
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _has_credentials(store: TrackingStore) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from corpora.privacy import redact
+from corpora.privacy import describe, guard, is_dropped
 from reports.fields import method_label, protocol_of, shown_model
 from reports.results import SweepResults, TrialResult
 from reports.trial_files import ReplyRecord, read_replies
+from search_spaces.spec import Privacy
 
 MOST_EXAMPLES = 40
 """Test pairs shown, over all loaders."""
@@ -40,23 +41,48 @@ class Example:
     replies: tuple[ExampleReply, ...]
 
 
-def reply_examples(sweep: SweepResults) -> tuple[Example, ...]:
+@dataclass(frozen=True)
+class ReplyExamples:
+    """The examples, and what the privacy gate did to them."""
+
+    shown: tuple[Example, ...]
+    privacy_note: str
+    left_out: int
+    """Replies of the compared trials that may not be shown, under `privacy: drop`."""
+    replies: int
+    """All of the compared trials' replies at their narrowest beam."""
+
+
+def reply_examples(sweep: SweepResults) -> ReplyExamples:
     """A few test pairs of each loader with what the compared trials replied at the narrowest beam.
 
     Args:
         sweep: the results; trials under the `chatmgl` protocol are left out.
 
     Returns:
-        At most `MOST_EXAMPLES`, with personal data taken out of every text.
+        At most `MOST_EXAMPLES`, every text past the privacy gate.
     """
     by_loader: dict[str, list[TrialResult]] = {}
     for trial in _compared(sweep):
         by_loader.setdefault(str(trial.spec.get("loader")), []).append(trial)
+    privacy = sweep.privacy
     examples: list[Example] = []
+    left_out = replies = 0
     for loader, trials in sorted(by_loader.items()):
-        share = MOST_EXAMPLES // len(by_loader)
-        examples += _side_by_side(sweep, loader, trials[:MOST_TRIALS], share)
-    return tuple(examples)
+        records = [
+            (label(trial), record)
+            for trial in trials[:MOST_TRIALS]
+            for record in _narrowest(sweep, trial)
+        ]
+        kept = [one for one in records if not is_dropped(_texts(one[1]), privacy)]
+        replies += len(records)
+        left_out += len(records) - len(kept)
+        examples += _side_by_side(loader, kept, MOST_EXAMPLES // len(by_loader), privacy)
+    return ReplyExamples(tuple(examples), describe(privacy), left_out, replies)
+
+
+def _texts(record: ReplyRecord) -> tuple[str, ...]:
+    return (record.pair_id, record.prompt, record.reference, record.reply)
 
 
 def _compared(sweep: SweepResults) -> Iterable[TrialResult]:
@@ -81,18 +107,21 @@ def label(trial: TrialResult) -> str:
 
 
 def _side_by_side(
-    sweep: SweepResults, loader: str, trials: Iterable[TrialResult], most: int
+    loader: str, records: Iterable[tuple[str, ReplyRecord]], most: int, privacy: Privacy
 ) -> list[Example]:
     pairs: dict[str, tuple[ReplyRecord, list[ExampleReply]]] = {}
-    for trial in trials:
-        for record in _narrowest(sweep, trial):
-            if record.pair_id not in pairs and len(pairs) >= most:
-                continue
-            _, replies = pairs.setdefault(record.pair_id, (record, []))
-            replies.append(ExampleReply(label(trial), shown_text(record.reply), record.rouge1))
+    for trial, record in records:
+        if record.pair_id not in pairs and len(pairs) >= most:
+            continue
+        _, replies = pairs.setdefault(record.pair_id, (record, []))
+        replies.append(ExampleReply(trial, shown_text(record.reply, privacy), record.rouge1))
     return [
         Example(
-            pair_id, loader, shown_text(record.prompt), shown_text(record.reference), tuple(replies)
+            guard(pair_id, privacy),
+            loader,
+            shown_text(record.prompt, privacy),
+            shown_text(record.reference, privacy),
+            tuple(replies),
         )
         for pair_id, (record, replies) in pairs.items()
     ]
@@ -109,7 +138,7 @@ def _narrowest(sweep: SweepResults, trial: TrialResult) -> list[ReplyRecord]:
     return [record for record in records if record.beam == width]
 
 
-def shown_text(text: str) -> str:
-    """A text without personal data, cut where it is long (the beginning of a prompt is the oldest)."""
-    clean = redact(text)
-    return clean if len(clean) <= LONGEST else f"{clean[:LONGEST].rstrip()} …"
+def shown_text(text: str, privacy: Privacy) -> str:
+    """A text past the privacy gate, cut where it is long (the beginning of a prompt is the oldest)."""
+    passed = guard(text, privacy)
+    return passed if len(passed) <= LONGEST else f"{passed[:LONGEST].rstrip()} …"

@@ -25,7 +25,8 @@ def flatten_spec(spec: Json) -> dict[str, Any]:
     """Every field by its bare name; `method` is the method's kind.
 
     Args:
-        spec: a trial's specification as nested objects.
+        spec: a trial's specification as nested objects. Its `privacy` is left out: it says what of
+            a result is shown, and no two results differ by it.
     """
     flat: dict[str, Any] = {}
     for name, value in spec.items():
@@ -37,6 +38,7 @@ def flatten_spec(spec: Json) -> dict[str, Any]:
             flat.update(value)
         else:
             flat[name] = value
+    flat.pop("privacy", None)
     return flat
 
 

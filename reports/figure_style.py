@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ PAPER = "#fefefe"
 
 FLOOR_INK = "#8a8f98"
 _GRID = "#8a8f9840"
+
+_MOST_PIXELS = 60_000
+"""Along a side of a PNG; beyond 65,535 there is none."""
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -50,6 +54,8 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.4,
     "lines.markersize": 5,
     "svg.fonttype": "none",
+    # A dollar sign in a name is no formula.
+    "text.parse_math": False,
     "figure.dpi": 100,
 }
 
@@ -77,12 +83,17 @@ def draw(name: str, title: str, description: str, figure: Figure) -> DrawnFigure
         description: text alternative.
         figure: drawn under `STYLE`.
     """
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         vector = io.StringIO()
         unsigned = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        # What the font lacks is drawn as a box; the tables have the name.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        # Hundreds of names leave no room for curves; that is seen, and nobody can mend it here.
+        warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)
         figure.savefig(vector, format="svg", metadata=unsigned, transparent=True)
+        dpi = min(200.0, _MOST_PIXELS / max(figure.get_size_inches()))
         raster = io.BytesIO()
-        figure.savefig(raster, format="png", metadata={"Software": None}, dpi=200)
+        figure.savefig(raster, format="png", metadata={"Software": None}, dpi=dpi)
     return DrawnFigure(
         name,
         title,

@@ -16,6 +16,7 @@ from reports.figure_style import FLOOR_INK, LINES, MARKERS, PALETTE, PAPER, STYL
 from reports.replicates import Replicates, floors_of, group_replicates, score_on_test
 from reports.results import SweepResults
 from reports.trial_files import Step, read_steps
+from search_spaces.controls import escape_controls
 
 _AXES = ("learning_rate", "batch_size", "model", "loader")
 _TITLES = {
@@ -25,6 +26,7 @@ _TITLES = {
     "loader": "loader",
     "method": "method",
 }
+_LONGEST_LABEL = 48
 _FLOORS = {"echo": ("echo", ":"), "fixed": ("fixed reply", "--")}
 
 
@@ -84,13 +86,13 @@ def _by_setting(sweep: SweepResults, axis: str) -> DrawnFigure | None:
         inside = [p for p in points if loader is None or p.settings.get("loader") == loader]
         _lines(axes, inside, axis, ticks, {name: _distinct(points, name) for name in varying})
         _floor_lines(axes, sweep, groups, None if loader is None else str(loader), ticks)
-        axes.set_xticks(range(len(ticks)), [shown_value(tick) for tick in ticks])
+        axes.set_xticks(range(len(ticks)), [_label(tick) for tick in ticks])
         axes.set_xlim(-0.4, len(ticks) - 0.6)
         axes.grid(visible=False, axis="x")
         axes.tick_params(length=0)
         axes.set_xlabel(_TITLES[axis].capitalize())
         if loader is not None:
-            axes.set_title(f"Loader {loader}")
+            axes.set_title(f"Loader {_label(loader)}")
     # After the last panel: a limit set earlier would stop the shared axis from growing with them.
     grid[0].set_ylim(bottom=0)
     grid[0].set_ylabel("ROUGE-1")
@@ -100,8 +102,8 @@ def _by_setting(sweep: SweepResults, axis: str) -> DrawnFigure | None:
         f"rouge1_by_{axis}",
         f"ROUGE-1 by {_TITLES[axis]}",
         f"ROUGE-1 on the test pairs, narrowest beam, by {_TITLES[axis]}"
-        f" ({', '.join(shown_value(tick) for tick in ticks)}). Highest: {best.score:.2f} at"
-        f" {_TITLES[axis]} {shown_value(best.settings.get(axis))}. Lines join trials that differ in"
+        f" ({', '.join(_label(tick) for tick in ticks)}). Highest: {best.score:.2f} at"
+        f" {_TITLES[axis]} {_label(best.settings.get(axis))}. Lines join trials that differ in"
         " nothing else; grey lines are the floors.",
         figure,
     )
@@ -146,7 +148,7 @@ def _lines(
             linestyle=LINES[line % len(LINES)],
             capsize=2,
             elinewidth=0.9,
-            label=", ".join(shown_value(value) for value in chosen) or "trials",
+            label=", ".join(_label(value) for value in chosen) or "trials",
         )
 
 
@@ -162,7 +164,7 @@ def _floor_lines(
         score = score_on_test(floor.scores, "rouge1")
         if score is None or (loader is not None and floor.loader != loader):
             continue
-        name, line = _FLOORS.get(floor.floor, (floor.floor, "-."))
+        name, line = _FLOORS.get(floor.floor, (_label(floor.floor), "-."))
         label = f"floor: {name}"
         if loader is not None:
             axes.axhline(score, color=FLOOR_INK, linestyle=line, linewidth=1.1, label=label)
@@ -206,7 +208,7 @@ def _by_method(sweep: SweepResults) -> DrawnFigure | None:
                 marker=MARKERS[number % len(MARKERS)],
                 linestyle="none",
                 markersize=6,
-                label=f"loader {loaders[number]}",
+                label=f"loader {_label(loaders[number])}",
             )
             _floor_marks(axes, sweep, point, key, names.index(_method_name(point.group)))
         axes.set_yticks(range(len(names)), names)
@@ -233,7 +235,7 @@ def _floor_marks(axes: Axes, sweep: SweepResults, point: _Point, metric: str, ro
     for floor in floors_of(sweep, [point.group], "clean"):
         score = score_on_test(floor.scores, metric)
         if score is not None:
-            name, line = _FLOORS.get(floor.floor, (floor.floor, "-."))
+            name, line = _FLOORS.get(floor.floor, (_label(floor.floor), "-."))
             axes.vlines(
                 score,
                 row - 0.45,
@@ -246,7 +248,13 @@ def _floor_marks(axes: Axes, sweep: SweepResults, point: _Point, metric: str, ro
 
 
 def _method_name(group: Replicates) -> str:
-    return f"{method_label(group.spec)}, {shown_value(group.spec.get('loader'))}"
+    return f"{_label(method_label(group.spec))}, {_label(group.spec.get('loader'))}"
+
+
+def _label(value: object) -> str:
+    """A value short enough for a figure, and without characters that a figure cannot hold."""
+    text = escape_controls(shown_value(value))
+    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
 
 
 def _losses(sweep: SweepResults) -> DrawnFigure | None:
@@ -280,7 +288,7 @@ def _losses(sweep: SweepResults) -> DrawnFigure | None:
                 [(step.step, value) for step in steps if (value := loss(step)) is not None]
             )
             colour, line = colours.index(one.get(colour_by)), lines.index(one.get(line_by))
-            shown = [shown_value(one.get(name)) for name in (colour_by, line_by) if name]
+            shown = [_label(one.get(name)) for name in (colour_by, line_by) if name]
             axes.plot(
                 [step for step, _ in measured],
                 [value for _, value in measured],

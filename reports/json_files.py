@@ -31,6 +31,8 @@ def read_json(file: Path) -> Any:
         raise UnusableError("not UTF-8 text") from error
     except json.JSONDecodeError as error:
         raise UnusableError(f"not JSON ({error.msg} in line {error.lineno})") from error
+    except ValueError as error:
+        raise UnusableError("not JSON (a number of too many digits)") from error
     except RecursionError as error:
         raise UnusableError("not JSON (nested too deeply)") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +19,10 @@ from reports.figure_style import DrawnFigure
 from reports.render_html import render_html
 from reports.results import FailedTrial, SweepResults, Trial, TrialResult
 from reports.table import Table
+from reports.trial_files import leads_out
+from search_spaces.controls import escape_controls
 from search_spaces.errors import Problem
+from search_spaces.secrets import hide_secrets
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -67,10 +72,12 @@ def render_page(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     seconds = [float(t.cost["seconds"]) for t in sweep.done if _is_number(t.cost.get("seconds"))]
     return environment.get_template("report.html.j2").render(
         sweep=sweep,
@@ -87,8 +94,9 @@ def render_page(
         facts=_facts(sweep),
         search_space=_text_of(sweep.folder / "sweep.yaml"),
         environment_text=_text_of(sweep.folder / "env.txt"),
+        script_hash=Markup(_script_hash(script)),
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),
+        script=Markup(script),
     )
 
 
@@ -202,8 +210,23 @@ def _period(done: Iterable[TrialResult]) -> str:
 
 
 def _text_of(file: Path) -> str:
-    """A text file's content; empty where there is none."""
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    """A text file's content without secrets; empty where there is none, or a link to elsewhere."""
+    if not file.is_file() or leads_out(file, file.parent):
+        return ""
+    return hide_secrets(file.read_text(encoding="utf-8", errors="replace"))
+
+
+def _shown(value: object) -> object:
+    """A value as the page has it: what is not markup holds no control characters."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return escape_controls(value, keep="\n\t")
+
+
+def _script_hash(script: str) -> str:
+    """What lets the page's own script run, and no other."""
+    digest = hashlib.sha256(f"\n{script}\n".encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

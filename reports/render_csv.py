@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 from reports.table import Table
+from search_spaces.controls import escape_controls
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile(r"(^\s*|[;\t\r\n]\s*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])|^(?=[\t\r\n])")
+"""Where a cell would become a formula; the second kind, where a spreadsheet splits at `;` or tabs."""
 
 
 def render_csv(table: Table) -> str:
@@ -33,5 +36,4 @@ def safe_value(value: object) -> object:
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return escape_controls(_FORMULA.sub(r"\1'", str(value)))

@@ -39,6 +39,8 @@ _ESCAPES = {
     "\u2018": "`",
     "\u2019": "'",
 }
+_WITHOUT_GLYPH = frozenset("ÐÞðþĄąĘęĮįŲųĐđŊŋĦħĸĿŀŉŦŧ«»")
+"""Characters that LaTeX's own font encoding lacks: an error that stops the document."""
 _WIDE = 9
 """Columns from which a smaller type is needed to fit the page."""
 
@@ -97,7 +99,10 @@ def _character(character: str) -> str:
     if character in _ESCAPES:
         return _ESCAPES[character]
     # Latin letters are what inputenc's utf8 covers in every installation.
-    return character if " " <= character <= "\u017f" else f"{{[}}U+{ord(character):04X}{{]}}"
+    known = " " <= character <= "~" or "\u00a0" <= character < "\u017f"
+    if known and character not in _WITHOUT_GLYPH:
+        return character
+    return f"{{[}}U+{ord(character):04X}{{]}}"
 
 
 def _heading(table: Table) -> Iterable[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from reports.table import Cell, Row, Table
+from search_spaces.controls import escape_controls
 
 
 def render_markdown(table: Table) -> str:
@@ -27,7 +28,7 @@ def render_markdown(table: Table) -> str:
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, inside a table or outside."""
     entities = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", " ".join(entities.split()))
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", escape_controls(" ".join(entities.split())))
 
 
 def _cells(row: Row) -> list[str]:

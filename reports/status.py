@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from reports.delivery import read_delivery
 from reports.results import read_sweep
 
 REPORT_FOLDER = "report"
@@ -19,8 +20,9 @@ def sweep_status(folder: Path) -> dict[str, Any]:
         folder: `runs/<sweep>`.
 
     Returns:
-        `sweep`, `trials` (total, done, failed, pending), `failures` (id, name, reason, message) and
-        `tables` (paths of the tables that are there, by name and format).
+        `sweep`, `trials` (total, done, failed, pending), `failures` (id, name, reason, message),
+        `tables` (paths of the tables that are there, by name and format) and `tracking` (uri,
+        delivered, reason; None where no sweep has left word of it).
 
     Raises:
         ReportError: there is no readable plan.
@@ -52,4 +54,5 @@ def sweep_status(folder: Path) -> dict[str, Any]:
             for trial in sweep.failed
         ],
         "tables": {name: files for name, files in tables.items() if files},
+        "tracking": read_delivery(folder),
     }

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities import Metric, Run
 
+from corpora.privacy import gate_mark, privacy_of
 from reports.json_files import Json
 from reports.render_markdown import render_markdown
 from reports.results import (
@@ -25,8 +26,10 @@ from reports.results import (
     read_sweep,
 )
 from reports.tables import report_tables
-from reports.tracking_compare import contradicts, missing_metrics
+from reports.tracking_compare import contradicts, holds_result, missing_metrics
+from reports.tracking_pulse import Pulse
 from reports.tracking_records import (
+    PRIVACY,
     REPLIES_FILE,
     RESULT_DIGEST,
     TABLES_TAG,
@@ -34,6 +37,7 @@ from reports.tracking_records import (
     loss_metrics,
     milliseconds,
     planned_tags,
+    privacy_tags,
     replies_table,
     result_digest,
     result_tags,
@@ -46,6 +50,7 @@ from reports.trial_files import read_steps
 from reports.write import ReportPaths
 
 _FAILURE_TAGS = ("failure_reason", "failure_message")
+_END_TAGS = (*_FAILURE_TAGS, RESULT_DIGEST)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Reconciliation:
     failed: int
     """Failed trials, now with a FAILED run."""
     closed: int
-    """Runs left RUNNING by trials that are neither done nor failed, now KILLED."""
+    """Runs of trials that neither run nor have ended, now KILLED."""
     deleted: int
     """Second runs of the same trial, deleted."""
 
@@ -70,13 +75,17 @@ class Tracker:
     Args:
         store: where.
         sweep: the sweep's name, which becomes the experiment's.
+        pulse: told of each request.
     """
 
-    def __init__(self, store: TrackingStore, sweep: str) -> None:
+    def __init__(self, store: TrackingStore, sweep: str, pulse: Pulse | None = None) -> None:
         self.store = store
         self.sweep = sweep
-        self._runs = SweepRuns(store, sweep)
+        self.delivered: set[str] = set()
+        """Finished trials whose runs are known to hold all of their results."""
+        self._runs = SweepRuns(store, sweep, pulse)
         self._run_ids: dict[str, str] = {}
+        self._points: dict[str, dict[str, dict[int, float]]] = {}
 
     @masked
     def ensure_store(self) -> str:
@@ -110,27 +119,36 @@ class Tracker:
         """
         run_id = self._run_of(trial_id, name, spec, stages, started_ms=None)
         self._runs.client.update_run(run_id, status="RUNNING")
-        self._clear_failure(run_id)
+        self._take_away(run_id, _END_TAGS)
         return run_id
 
     @masked
     def log_progress(self, trial_id: str, metrics: Mapping[str, float], step: int) -> None:
-        """Pass on what a running trial measured, in one request; values that are not finite are left out.
+        """Pass on what a running trial measured, in one request.
+
+        Values that are not finite are left out, and so is what the run has at this step already: a
+        trial that is continued measures its last epoch again.
 
         Args:
             trial_id: a trial that `start_trial` has seen.
             metrics: values by name, such as `train/loss`.
             step: optimiser step.
         """
+        run_id = self._find(trial_id)
+        if run_id is None:
+            return
+        finite = {safe_key(key): float(v) for key, v in metrics.items() if math.isfinite(v)}
+        logged = {key: self._logged(run_id, key) for key in finite}
         now = int(time.time() * 1000)
         batch = [
-            Metric(safe_key(name), float(value), now, step)
-            for name, value in metrics.items()
-            if math.isfinite(value)
+            Metric(key, value, now, step)
+            for key, value in finite.items()
+            if logged[key].get(step) != value
         ]
-        run_id = self._find(trial_id)
-        if run_id is not None and batch:
+        if batch:
             self._runs.client.log_batch(run_id, metrics=batch, synchronous=True)
+            for metric in batch:
+                logged[metric.key][step] = metric.value
 
     @masked
     def finish_trial(self, result: TrialResult, trial_folder: Path) -> str:
@@ -144,7 +162,8 @@ class Tracker:
         started = milliseconds(result.provenance, "started_at")
         run_id = self._run_of(result.id, result.name, result.spec, result.stages, started)
         run = self._runs.client.get_run(run_id)
-        if run.info.status == "FINISHED" and run.data.tags.get(RESULT_DIGEST) == digest:
+        if self._is_complete([run], result, trial_folder):
+            self.delivered.add(result.id)
             return run_id
         losses = loss_metrics(read_steps(trial_folder), started or run.info.start_time)
         histories = self._histories(run, losses)
@@ -160,14 +179,17 @@ class Tracker:
         self._runs.log(run_id, metrics, tags=result_tags(result))
         corpus = str((result.spec.get("corpus") or {}).get("corpus") or "sample")
         self._runs.client.log_inputs(run_id, datasets=dataset_inputs(result, corpus))
-        replies = replies_table(trial_folder)
-        if replies:
-            self._runs.client.log_text(run_id, replies, REPLIES_FILE)
+        privacy = privacy_of(result.spec)
+        replies = replies_table(trial_folder, privacy)
+        if replies.text:
+            self._runs.client.log_text(run_id, replies.text, REPLIES_FILE)
             tables = json.dumps([{"path": REPLIES_FILE, "type": "table"}])
             self._runs.client.set_tag(run_id, TABLES_TAG, tables)
-        self._clear_failure(run_id)
+        self._runs.log(run_id, tags=privacy_tags(privacy, replies))
+        self._take_away(run_id, _FAILURE_TAGS)
         self._runs.client.set_terminated(run_id, "FINISHED", end_time=ended)
         self._runs.client.set_tag(run_id, RESULT_DIGEST, digest)
+        self.delivered.add(result.id)
         return run_id
 
     @masked
@@ -183,23 +205,39 @@ class Tracker:
         if run_id is not None:
             self._runs.log(run_id, tags={"failure_reason": reason, "failure_message": message})
             self._runs.client.set_terminated(run_id, "FAILED")
+            self._take_away(run_id, (RESULT_DIGEST,))
 
     @masked
-    def reconcile(self, sweep_folder: Path) -> Reconciliation:
+    def stop_trial(self, trial_id: str) -> None:
+        """End the trial's run as KILLED: it neither runs nor has ended; `start_trial` continues it.
+
+        Args:
+            trial_id: a trial that has a run.
+        """
+        run_id = self._find(trial_id)
+        if run_id is not None:
+            self._close(run_id)
+
+    @masked
+    def reconcile(self, sweep_folder: Path, running: Collection[str] = ()) -> Reconciliation:
         """Make the store say what the results folder says; changes nothing the second time.
 
         Afterwards every finished trial has exactly one run, FINISHED, with its result; every failed
-        trial one that FAILED; and no run of a trial that is not done is left RUNNING. To be called
-        while no trial of the sweep runs.
+        trial one that FAILED; every running trial one that is RUNNING; and every other run there is
+        of a planned trial is KILLED.
 
         Args:
             sweep_folder: `runs/<sweep>`.
+            running: trials that run now.
 
         Raises:
             ReportError: there is no readable plan.
             TrackingError: the store cannot be reached.
         """
         sweep = read_sweep(sweep_folder)
+        self.delivered.clear()
+        self._points.clear()
+        self._runs.forget()
         runs = self._runs.by_trial()
         deleted = sum(self._runs.keep_one(found) for found in runs.values())
         self._run_ids = {trial_id: found[0].info.run_id for trial_id, found in runs.items()}
@@ -207,18 +245,30 @@ class Tracker:
         for trial in sweep.done:
             folder = sweep_folder / "trials" / trial.id
             if self._is_complete(runs.get(trial.id), trial, folder):
+                self.delivered.add(trial.id)
                 unchanged += 1
             else:
                 self.finish_trial(trial, folder)
                 logged += 1
-        for failure in sweep.failed:
+        # What a trial that runs again left as its failure is out of date.
+        failed = [trial for trial in sweep.failed if trial.id not in running]
+        for failure in failed:
             self._reconcile_failure(runs.get(failure.id), failure)
-        ended = {trial.id for trial in sweep.trials.values() if not isinstance(trial, PendingTrial)}
+        settled = {trial.id for trial in sweep.done} | {trial.id for trial in failed}
         for trial_id, found in runs.items():
-            if trial_id not in ended and found[0].info.status in ("RUNNING", "SCHEDULED"):
-                self._runs.client.set_terminated(found[0].info.run_id, "KILLED")
+            run, planned = found[0], sweep.trials.get(trial_id)
+            if trial_id in settled or trial_id in running:
+                continue
+            if run.info.status in ("RUNNING", "SCHEDULED") or (
+                # Its result or its failure is gone: the run must not say that it is there.
+                isinstance(planned, PendingTrial) and run.info.status != "KILLED"
+            ):
+                self._close(str(run.info.run_id))
                 closed += 1
-        return Reconciliation(logged, unchanged, len(sweep.failed), closed, deleted)
+        for planned in sweep.trials.values():
+            if planned.id in running and planned.id not in settled:
+                self.start_trial(planned.id, planned.name, planned.spec, planned.stages)
+        return Reconciliation(logged, unchanged, len(failed), closed, deleted)
 
     @masked
     def log_report(self, paths: ReportPaths, sweep: SweepResults) -> None:
@@ -273,20 +323,23 @@ class Tracker:
         self, trial_id: str, name: str, spec: Json, stages: Iterable[str], started_ms: int | None
     ) -> str:
         """The trial's run under the parent, with its parameters; made where it is missing."""
-        client, parent = self._runs.client, self._runs.parent()
+        parent = self._runs.parent()
         tags = {**planned_tags(self.sweep, trial_id, stages, spec), "mlflow.parentRunId": parent}
         params = trial_params(spec)
         run_id = self._find(trial_id)
         if run_id is not None:
-            run = client.get_run(run_id)
+            run = self._runs.client.get_run(run_id)
             if all(run.data.params.get(key, value) == value for key, value in params.items()):
                 missing = {k: v for k, v in params.items() if k not in run.data.params}
                 changed = {k: v for k, v in tags.items() if run.data.tags.get(k) != v}
                 self._runs.log(run_id, params=missing, tags=changed)
                 return run_id
-            client.delete_run(run_id)  # a parameter cannot be changed once it is logged
-        run = client.create_run(
-            self._runs.experiment(), start_time=started_ms, tags=tags, run_name=name
+            # A parameter cannot be changed once it is logged.
+            self._runs.client.delete_run(run_id)
+            del self._run_ids[trial_id]
+        experiment = self._runs.experiment()
+        run = self._runs.client.create_run(
+            experiment, start_time=started_ms, tags=tags, run_name=name
         )
         run_id = self._run_ids[trial_id] = str(run.info.run_id)
         self._runs.log(run_id, params=params)
@@ -299,6 +352,14 @@ class Tracker:
             for key in sorted({metric.key for metric in losses} & run.data.metrics.keys())
         }
 
+    def _logged(self, run_id: str, key: str) -> dict[int, float]:
+        """What a run has logged under a key, by step; the store is asked once."""
+        points = self._points.setdefault(run_id, {})
+        if key not in points:
+            history = self._runs.client.get_metric_history(run_id, key)
+            points[key] = {metric.step: metric.value for metric in history}
+        return points[key]
+
     def _is_complete(self, runs: Sequence[Run] | None, trial: TrialResult, folder: Path) -> bool:
         """Whether a trial's run already says all that its result says."""
         if not runs:
@@ -307,21 +368,34 @@ class Tracker:
         return bool(
             run.info.status == "FINISHED"
             and run.data.tags.get(RESULT_DIGEST) == result_digest(folder)
+            and run.data.tags.get(PRIVACY) == gate_mark(privacy_of(trial.spec))
             and run.data.tags.get("stage") == ",".join(trial.stages)
             and run.data.tags.get("mlflow.parentRunId") == self._runs.parent()
+            and holds_result(run, trial)
         )
 
     def _reconcile_failure(self, runs: Sequence[Run] | None, trial: FailedTrial) -> None:
         """Make a failed trial's run, where it is missing, and end it as FAILED, where it is not."""
         tags = runs[0].data.tags if runs else {}
-        status = runs[0].info.status if runs else ""
-        if status != "FAILED" or tags.get("failure_reason") != trial.reason:
+        if (
+            not runs
+            or runs[0].info.status != "FAILED"
+            or RESULT_DIGEST in tags
+            or tags.get("failure_reason") != trial.reason
+            or tags.get("stage") != ",".join(trial.stages)
+            or tags.get("mlflow.parentRunId") != self._runs.parent()
+        ):
             self._run_of(trial.id, trial.name, trial.spec, trial.stages, None)
             self.fail_trial(trial.id, trial.reason, trial.message)
 
-    def _clear_failure(self, run_id: str) -> None:
-        """Take away what an earlier attempt said about its failure."""
+    def _close(self, run_id: str) -> None:
+        """End as KILLED the run of a trial that neither runs nor has ended."""
+        self._runs.client.set_terminated(run_id, "KILLED")
+        self._take_away(run_id, _END_TAGS)
+
+    def _take_away(self, run_id: str, keys: Iterable[str]) -> None:
+        """Remove tags by which an earlier attempt told its end."""
         tags = self._runs.client.get_run(run_id).data.tags
-        for key in _FAILURE_TAGS:
+        for key in keys:
             if key in tags:
                 self._runs.client.delete_tag(run_id, key)

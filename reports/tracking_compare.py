@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from mlflow.entities import Metric, Run
 
 from reports.results import TrialResult
-from reports.tracking_records import RESULT_DIGEST, result_metrics
+from reports.tracking_records import RESULT_DIGEST, result_metrics, trial_params
 
 _SAME = 1e-6
 """Relative difference below which two logged values are the same measurement."""
@@ -43,6 +43,19 @@ def contradicts(
         for key, history in histories.items()
         for logged in history
     )
+
+
+def holds_result(run: Run, result: TrialResult) -> bool:
+    """Whether a run shows a result's settings and scores as they are; anyone may have edited it.
+
+    Args:
+        run: as the store has it.
+        result: the truth.
+    """
+    data = run.data
+    return all(
+        _same(value, data.metrics.get(key)) for key, value in result_metrics(result).items()
+    ) and all(data.params.get(key) == value for key, value in trial_params(result.spec).items())
 
 
 def missing_metrics(

@@ -7,17 +7,20 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-from corpora.privacy import redact
+from corpora.privacy import gate_mark, guard, is_dropped, privacy_of
 from reports.fields import flatten_spec, shown_model
 from reports.json_files import Json
 from reports.results import TrialResult
 from reports.trial_files import Step, read_replies
+from search_spaces.secrets import hide_secrets
+from search_spaces.spec import Privacy
 
 LONGEST_KEY = 250
 LONGEST_PARAM = 6000
@@ -27,6 +30,12 @@ _LONGEST_DIGEST = 36
 TRIAL_ID = "trial_id"
 RESULT_DIGEST = "result_sha256"
 """Tag of a run that holds all of a result; written last, so that it is never there too early."""
+
+PRIVACY = "privacy"
+"""Tag that names the gate which a run's texts have passed; written once they have."""
+
+LEFT_OUT = "replies_left_out"
+"""Tag that counts replies which the gate has dropped."""
 
 REPLIES_FILE = "replies.json"
 
@@ -42,16 +51,19 @@ def safe_key(name: str) -> str:
 
 
 def shortened(value: object, longest: int) -> str:
-    """Text of at most so many characters; what is left out is marked."""
-    text = value if isinstance(value, str) else json.dumps(value)
+    """Text of at most so many characters, without secrets; what is left out is marked."""
+    text = hide_secrets(value if isinstance(value, str) else json.dumps(value))
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def trial_params(spec: Json) -> dict[str, str]:
-    """Every field of the specification by its bare name."""
+    """Every field of the specification by its bare name; `privacy` is a tag, since it may change."""
+    flat = flatten_spec(spec)
+    if "corpus" in flat:
+        flat["corpus"] = guard(str(flat["corpus"]), privacy_of(spec))
     return {
         safe_key(name): shortened("" if value is None else value, LONGEST_PARAM)
-        for name, value in flatten_spec(spec).items()
+        for name, value in flat.items()
     }
 
 
@@ -131,6 +143,7 @@ def dataset_inputs(result: TrialResult, corpus: str) -> list[DatasetInput]:
         result: the trial.
         corpus: `sample`, or a path.
     """
+    corpus = guard(corpus, privacy_of(result.spec))
     corpus_hash = str(result.data.get("corpus_hash") or "unknown")
     loader = str(result.data.get("loader") or result.spec.get("loader") or "")
     inputs = []
@@ -141,37 +154,59 @@ def dataset_inputs(result: TrialResult, corpus: str) -> list[DatasetInput]:
                 name=f"{shown_model(corpus)}/{loader}/{part}",
                 digest=corpus_hash[:_LONGEST_DIGEST],
                 source_type="local",
-                source=json.dumps({"uri": corpus}),
+                source=json.dumps({"uri": hide_secrets(corpus)}),
                 profile=json.dumps({"num_rows": pairs}),
             )
             inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", part)]))
     return inputs
 
 
-def replies_table(trial_folder: Path) -> str:
-    """Replies to the test pairs in the form in which MLflow shows tables; personal data masked.
+@dataclass(frozen=True)
+class RepliesTable:
+    """The replies to the test pairs, past the privacy gate."""
 
-    Returns:
-        JSON as `log_table` writes it; empty where there are no replies.
+    text: str
+    """JSON as `log_table` writes it; empty where there are no replies."""
+    rows: int
+    left_out: int
+    """Rows that hold identifiers, under `privacy: drop`."""
+
+
+def replies_table(trial_folder: Path, privacy: Privacy) -> RepliesTable:
+    """Replies to the test pairs in the form in which MLflow shows tables.
+
+    Args:
+        trial_folder: `trials/<id>`.
+        privacy: the corpus's setting.
     """
     columns = ["beam", "pair_id", "prompt", "reference", "reply", "act"]
     columns += ["rouge1", "meteor", "bertscore_f1"]
-    rows: list[list[Any]] = [
-        [
-            reply.beam,
-            reply.pair_id,
-            redact(reply.prompt),
-            redact(reply.reference),
-            redact(reply.reply),
-            reply.act,
-            reply.rouge1,
-            reply.meteor,
-            reply.bertscore_f1,
-        ]
-        for reply in read_replies(trial_folder)
-        if reply.part == "test"
-    ]
-    return json.dumps({"columns": columns, "data": rows}) if rows else ""
+    rows: list[list[Any]] = []
+    left_out = 0
+    for reply in read_replies(trial_folder):
+        if reply.part != "test":
+            continue
+        texts = (reply.pair_id, reply.prompt, reply.reference, reply.reply)
+        if is_dropped(texts, privacy):
+            left_out += 1
+            continue
+        act = None if reply.act is None else guard(reply.act, privacy)
+        scores = (reply.rouge1, reply.meteor, reply.bertscore_f1)
+        rows.append([reply.beam, *(guard(text, privacy) for text in texts), act, *scores])
+    # Also without a row: a table that an earlier setting let through may lie there.
+    text = json.dumps({"columns": columns, "data": rows}) if rows or left_out else ""
+    return RepliesTable(text, len(rows), left_out)
+
+
+def privacy_tags(privacy: Privacy, table: RepliesTable) -> dict[str, str]:
+    """What a run says of the gate that its texts have passed.
+
+    Args:
+        privacy: the corpus's setting.
+        table: the texts.
+    """
+    dropped = f"{table.left_out} of {table.left_out + table.rows}" if privacy == "drop" else "none"
+    return {PRIVACY: gate_mark(privacy), LEFT_OUT: dropped}
 
 
 def result_digest(trial_folder: Path) -> str:

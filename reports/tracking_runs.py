@@ -8,8 +8,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
+from reports.tracking_pulse import Pulse
 from reports.tracking_records import LONGEST_TAG, RESULT_DIGEST, TRIAL_ID, safe_key, shortened
-from reports.tracking_store import TrackingStore, ensure_experiment, open_client
+from reports.tracking_store import TrackingStore, database_file, ensure_experiment, open_client
 
 _METRICS_A_BATCH = 1000
 _PAIRS_A_BATCH = 100
@@ -21,21 +22,35 @@ class SweepRuns:
     Args:
         store: where.
         sweep: the sweep's name, which is the experiment's.
+        pulse: told of each request.
     """
 
-    def __init__(self, store: TrackingStore, sweep: str) -> None:
+    def __init__(self, store: TrackingStore, sweep: str, pulse: Pulse | None = None) -> None:
         self._store = store
         self._sweep = sweep
+        self._pulse = pulse or Pulse()
         self._client: MlflowClient | None = None
         self._experiment_id = ""
         self._parent_id = ""
 
     @property
     def client(self) -> MlflowClient:
-        """The store's client, opened when it is first needed."""
+        """The store's client, opened when it is first needed; to be asked for before each request."""
+        self._pulse.beat()
         if self._client is None:
             self._client = open_client(self._store)
         return self._client
+
+    def forget(self) -> None:
+        """Look everything up again: someone may have deleted what was found before.
+
+        Raises:
+            FileNotFoundError: a database that was open is gone; it is made anew by the next process.
+        """
+        database = database_file(self._store)
+        if self._client is not None and database is not None and not database.exists():
+            raise FileNotFoundError(f"{database} was deleted while the sweep ran")
+        self._experiment_id = self._parent_id = ""
 
     def experiment(self) -> str:
         """The experiment's id; database and experiment are made where they are missing."""
@@ -44,9 +59,10 @@ class SweepRuns:
         return self._experiment_id
 
     def parent(self) -> str:
-        """The parent run's id: the oldest there is, else a new one."""
+        """The parent run's id: the oldest there is, else a new one; any second ones are deleted."""
         if not self._parent_id:
             found = self.search("tags.`sweep.kind` = 'parent'")
+            self.keep_one(found)
             run = found[0] if found else self._new_parent()
             self._parent_id = str(run.info.run_id)
         return self._parent_id
@@ -61,12 +77,21 @@ class SweepRuns:
         """Every trial's runs, by trial; of well-kept stores one each."""
         found: dict[str, list[Run]] = {}
         for run in self.search("tags.`sweep.kind` = 'trial'"):
-            found.setdefault(run.data.tags.get(TRIAL_ID, ""), []).append(run)
+            # A run whose tag was taken away by hand is nobody's, and no other's second.
+            owner = run.data.tags.get(TRIAL_ID) or f"run {run.info.run_id}"
+            found.setdefault(owner, []).append(run)
         return found
 
     def keep_one(self, runs: list[Run]) -> int:
         """Leave in the list, and in the store, the best of a trial's runs; returns how many went."""
-        runs.sort(key=lambda run: (RESULT_DIGEST not in run.data.tags, run.info.start_time))
+        runs.sort(
+            # Whoever else compares them now must choose the same one.
+            key=lambda run: (
+                RESULT_DIGEST not in run.data.tags,
+                run.info.start_time,
+                run.info.run_id,
+            )
+        )
         seconds = runs[1:]
         for second in seconds:
             self.client.delete_run(second.info.run_id)

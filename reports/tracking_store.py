@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from mlflow import MlflowClient
@@ -18,11 +18,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from reports.results import ReportError
 from search_spaces.errors import one_problem
+from search_spaces.secrets import hide_secrets
 
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
 _KIND_TAG = "mlflow.experimentKind"
 """Tag by which MLflow's pages open on runs and metrics rather than on chat traces."""
+
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+}
+"""MLflow reads these at each request. Its own defaults wait for minutes in each; here what fails is
+tried again as a whole. One retry, because a server that was restarted drops the connection."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,11 +73,8 @@ def tracking_store(runs: Path, environ: Mapping[str, str] = os.environ) -> Track
 
 
 def mask_credentials(text: str) -> str:
-    """The text with user names and passwords in addresses, and secret query values, taken out."""
-    text = re.sub(r"://[^\s/'\"]*@", "://***@", text)
-    return re.sub(
-        r"(?i)\b((?:\w*password|passwd|pwd|\w*token|\w*secret|api_?key)=)[^&\s'\"]+", r"\1***", text
-    )
+    """The text with user names, passwords and tokens taken out; see `hide_secrets`."""
+    return hide_secrets(text)
 
 
 class HasStore(Protocol):
@@ -99,12 +105,39 @@ def masked(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P]
     return call
 
 
+def database_file(store: TrackingStore) -> Path | None:
+    """The store's SQLite file; nothing for any other store."""
+    if not store.uri.startswith("sqlite:///"):
+        return None
+    return Path(store.uri.removeprefix("sqlite:///"))
+
+
 def open_client(store: TrackingStore) -> MlflowClient:
     """A client for the store; a SQLite file and its folder are made where they are missing."""
-    if store.uri.startswith("sqlite:///"):
-        Path(store.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    database = database_file(store)
     with _quiet("mlflow", "alembic"):
+        if database is not None and not database.exists():
+            _make_database(database)
         return MlflowClient(tracking_uri=store.uri)
+
+
+def _make_database(file: Path) -> None:
+    """A database with MLflow's tables and nothing in them, whole or not there.
+
+    MLflow makes its tables in many steps, and never completes what a killed process left half made.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
+        made = Path(folder) / file.name
+        MlflowClient(tracking_uri=f"sqlite:///{made}")
+        try:
+            os.link(made, file)
+        except FileExistsError:
+            return  # another process was quicker, and may have written to its own by now
+        except OSError:  # a file system without links
+            os.replace(made, file)
 
 
 def ensure_experiment(client: MlflowClient, store: TrackingStore, name: str) -> str:

@@ -43,6 +43,16 @@ class ReplyRecord:
     bertscore_f1: float | None
 
 
+def leads_out(file: Path, folder: Path) -> bool:
+    """Whether a file is a link to outside its folder: a folder given to us must not make us read it.
+
+    Args:
+        file: in the folder, or below.
+        folder: may be a link itself.
+    """
+    return not file.resolve().is_relative_to(folder.resolve())
+
+
 def read_steps(trial_folder: Path) -> tuple[Step, ...]:
     """Losses by step, in step order; empty where the trial did not train.
 
@@ -71,13 +81,13 @@ def read_steps(trial_folder: Path) -> tuple[Step, ...]:
 def read_replies(trial_folder: Path) -> Iterator[ReplyRecord]:
     """Replies in the order they were written; lines that are not whole are passed over."""
     file = trial_folder / "replies.jsonl"
-    if not file.exists():
+    if not file.exists() or leads_out(file, trial_folder):
         return
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict) and isinstance(record.get("beam"), int):
                 yield _reply(record)
@@ -105,6 +115,6 @@ def _number(value: object) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

@@ -12,10 +12,12 @@ from reports.render_csv import render_csv
 from reports.render_html import render_html
 from reports.render_latex import render_latex
 from reports.render_markdown import render_markdown
-from reports.results import read_sweep
+from reports.results import ReportError, read_sweep
 from reports.status import REPORT_FOLDER, TABLE_FORMATS, TABLE_NAMES
 from reports.tables import report_tables
+from reports.trial_files import leads_out
 from search_spaces.atomic import write_atomically
+from search_spaces.errors import one_problem
 
 _RENDERERS = {
     "md": render_markdown,
@@ -52,11 +54,15 @@ def write_report(sweep_folder: Path) -> ReportPaths:
         have are gone.
 
     Raises:
-        ReportError: there is no readable plan.
+        ReportError: there is no readable plan, or the report would land outside the folder.
         OSError: the report cannot be written.
     """
     sweep = read_sweep(sweep_folder)
     folder = sweep_folder / REPORT_FOLDER
+    for place in (folder, folder / "figures"):
+        if leads_out(place, sweep_folder):
+            message = "must not be a link to outside the sweep's folder"
+            raise ReportError(one_problem(str(place), "", message))
     tables = report_tables(sweep)
     figures = sweep_figures(sweep)
     table_files: dict[str, dict[str, Path]] = {}

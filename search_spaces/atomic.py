@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 
@@ -12,19 +12,20 @@ def write_atomically(file: Path, content: str | bytes) -> None:
 
     Args:
         file: where the content goes; its folder is made where it is missing.
-        content: text (written as UTF-8 with the line ends it has) or bytes.
+        content: text (written as UTF-8 with the line ends it has) or bytes. Who may read the file
+            is for the user's umask to say, as with every other file.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    aside = file.parent / f".{file.name}.{secrets.token_hex(8)}"
+    # Not tempfile's: those are for the owner alone, and the umask cannot be asked for in a thread.
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes files that the owner alone may read; a report is for everyone.
-        os.chmod(aside, 0o644)
         os.replace(aside, file)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from search_spaces.controls import escape_controls
+
 _SHOWN_CHARACTERS = 120
 
 
@@ -31,7 +33,7 @@ class Problem:
             text += f", got {self.value}"
         if self.nearest:
             text += f"; did you mean {self.nearest}?"
-        return text
+        return escape_controls(text)
 
 
 class InputError(Exception):

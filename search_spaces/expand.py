@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,9 @@ from search_spaces.spec import (
     TrainingSpec,
     TrialSpec,
 )
+
+MOST_COMBINATIONS = 10_000
+"""Over all stages, before `exclude`."""
 
 _MODEL_AT_SCALE: dict[str, dict[Scale, str]] = {
     "medium": {"paper": "gpt2-medium", "laptop": "laptop-medium"},
@@ -46,8 +50,9 @@ def expand_stage(
         winner: the trial that the stage builds on, where it builds on one.
 
     Raises:
-        SearchSpaceError: the stage has no model, or leaves no trial.
+        SearchSpaceError: the stage has no model, or leaves no trial, or the space is far too large.
     """
+    _check_size(space)
     trials: dict[TrialSpec, None] = {}
     settings = _settings(space, scale, winner)
     for entry, point, seed in itertools.product(stage.methods, _points(stage), stage.seeds):
@@ -62,6 +67,20 @@ def expand_stage(
             one_problem(space.name, f"stage {stage.name}", "`exclude` leaves no trial to run")
         )
     return tuple(trials)
+
+
+def _check_size(space: SearchSpace) -> None:
+    """Refuse what could not be expanded in sensible time and memory, before it is."""
+    count = sum(
+        len(stage.methods)
+        * len(stage.seeds)
+        * math.prod(map(len, stage.grid.values()))
+        * max(map(len, stage.zipped.values()), default=1)
+        for stage in space.stages
+    )
+    if count > MOST_COMBINATIONS:
+        message = f"a search space may have at most {MOST_COMBINATIONS} combinations"
+        raise SearchSpaceError(one_problem(space.name, "", message, count))
 
 
 def field_value(spec: TrialSpec, name: str) -> Any:

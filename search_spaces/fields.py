@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -104,7 +104,10 @@ def check_value(name: str, value: object, file: str, place: str) -> tuple[Any, l
         file: for messages.
         place: for messages.
     """
-    if "bool" not in str(trial_fields()[name].annotation):
+    annotation = trial_fields()[name].annotation
+    if value is False and "off" in get_args(annotation):
+        value = "off"  # YAML 1.1 reads the word so.
+    if "bool" not in str(annotation):
         # YAML 1.1 reads `yes`, `on` and `off` as truth values, and pydantic those as numbers.
         listed = value if isinstance(value, list) else [value]
         for one in listed:

@@ -25,7 +25,8 @@ def trial_id(
     """The first 16 hexadecimal digits (64 bits) of the SHA-256 of what a trial's result depends on.
 
     Fields at their default are left out, so that a new optional field keeps old ids. Names of
-    corpus and model are left out too: their contents count.
+    corpus and model are left out too: their contents count. So is `privacy`, which decides what of
+    a result is shown and not what the result is: another setting runs nothing again.
 
     Args:
         spec: the trial.
@@ -33,7 +34,8 @@ def trial_id(
         model_fingerprint: of the model's weights and tokenizer.
         metric_versions: version of each metric that scores it.
     """
-    nameless = dataclasses.replace(spec.corpus, corpus=CorpusSpec().corpus)
+    usual = CorpusSpec()
+    nameless = dataclasses.replace(spec.corpus, corpus=usual.corpus, privacy=usual.privacy)
     fields = _without_defaults(dataclasses.replace(spec, corpus=nameless))
     fields.pop("model")
     identity = {

@@ -31,8 +31,18 @@ from search_spaces.yaml_file import Path_, YamlFile, read_yaml
 Table = Literal["parameters", "methods"]
 _FOLDER = Path(__file__).parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-NAME_RULE = "must be letters, digits, `_`, `.` and `-`, at most 100 (it names a folder)"
+NAME_RULE = (
+    "must be letters, digits, `_`, `.` and `-`, at most 100 (it names a folder), "
+    "and no name that the system or the results folder uses"
+)
 """What a name that is refused is told."""
+
+_DEVICES = frozenset(("CON", "PRN", "AUX", "NUL")) | frozenset(
+    f"{port}{number}" for port in ("COM", "LPT") for number in range(10)
+)
+"""What Windows takes for a device, whatever ending follows: a results folder may travel."""
+_TAKEN = ("mlflow.db", "mlartifacts")
+"""What stands beside the sweeps' folders."""
 
 _BEST = re.compile(
     r"valid/(loss|(rouge1|rouge2|rougeL|meteor|bertscore_(precision|recall|f1))(_beam[1-9]\d*)?)"
@@ -96,7 +106,13 @@ class SearchSpace:
 
 def is_name(value: object) -> bool:
     """Whether a value can name a search space or a stage; see `NAME_RULE`."""
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+    return (
+        isinstance(value, str)
+        and _NAME.fullmatch(value) is not None
+        and not value.endswith(".")
+        and value.split(".")[0].upper() not in _DEVICES
+        and value not in _TAKEN
+    )
 
 
 def bundled_names() -> list[str]:

@@ -17,18 +17,23 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Loader = Literal["v1", "v2", "shift"]
 """How utterances become prompt-reply pairs; see `corpora/loaders.py`."""
 
+Privacy = Literal["redact", "drop", "off"]
+"""What happens to identifiers in texts that are logged or shown; see `corpora/privacy.py`."""
+
 Precision = Literal["fp32", "bf16", "fp16"]
 Protocol = Literal["clean", "chatmgl"]
 Scale = Literal["paper", "laptop"]
 PeftType = Literal["lora", "prefix", "prompt", "p-tuning", "ia3", "ln-tuning", "bitfit"]
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(gt=0, lt=2**63)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beams = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-NonEmpty = Annotated[str, Field(min_length=1)]
+NonEmpty = Annotated[str, Field(min_length=1, max_length=4096)]
+"""At most as long as a path can be."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What NumPy, too, takes for a seed."""
 
@@ -61,6 +66,9 @@ class CorpusSpec:
     """`sample` (bundled), or the path of a file or folder."""
     columns: ColumnMapping | None = None
     """Column mapping; absent for formats that are recognised."""
+    privacy: Privacy = "redact"
+    """Texts that hold personal identifiers are logged and shown `redact`ed, or `drop`ped, or as they
+    are (`off`). Training and scores never depend on it, and neither does a trial's identity."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -132,7 +140,7 @@ class DecodingSpec:
 class MetricsSpec:
     """How replies are scored; ROUGE and METEOR always are."""
 
-    bertscore_model: str | None = "distilbert-base-uncased"
+    bertscore_model: NonEmpty | None = "distilbert-base-uncased"
     """Encoder for BERTScore by name or folder; absent: BERTScore is left out and its cells say so."""
     bertscore_layer: PositiveInt | None = None
     """Encoder layer; absent: the layer bert-score recommends, else the last."""

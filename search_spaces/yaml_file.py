@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,12 @@ _LARGEST_BYTES = 1 << 20
 _MOST_VALUES = 10_000
 """Values of a file, those that an alias repeats counted each time; a search space has hundreds."""
 
+_TOO_LARGE = "a whole number must be below 2^63"
 _TOO_MANY = f"holds more than {_MOST_VALUES} values"
+_LONGEST_STEP = 100
+"""Characters of a key that a message shows."""
+_MOST_DIGITS = 64
+_LARGEST_NUMBER = 2**63 - 1
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -33,7 +39,7 @@ class YamlFile:
         """A value's place in words: `stages[0].grid.batch_size (line 7)`."""
         text = ""
         for step in path:
-            text += f"[{step}]" if isinstance(step, int) else f".{step}"
+            text += f"[{step}]" if isinstance(step, int) else f".{step[:_LONGEST_STEP]}"
         known = path
         while known and known not in self.lines:
             known = known[:-1]
@@ -55,14 +61,16 @@ def read_yaml(file: Path) -> YamlFile:
     """
     name = str(file)
     try:
-        raw = file.read_bytes()
+        with file.open("rb") as stream:
+            raw = stream.read(_LARGEST_BYTES + 1)
+            size = os.fstat(stream.fileno()).st_size
     except OSError as error:
         raise SearchSpaceError(
             one_problem(name, "", f"cannot be read: {error.strerror}")
         ) from error
     if len(raw) > _LARGEST_BYTES:
         raise SearchSpaceError(
-            one_problem(name, "", "a search space must be smaller than 1 MiB", f"{len(raw)} bytes")
+            one_problem(name, "", "a search space must be smaller than 1 MiB", f"{size} bytes")
         )
     if raw.startswith(_WIDE_MARKS):
         raise SearchSpaceError(one_problem(name, "line 1", "must be UTF-8, but is UTF-16"))
@@ -150,12 +158,17 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag.endswith(":int") and len(str(node.value)) > _MOST_DIGITS:
+            raise yaml.constructor.ConstructorError(None, None, _TOO_LARGE, node.start_mark)
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
         except (ValueError, OverflowError) as error:  # As of the date 2024-13-45.
             raise yaml.constructor.ConstructorError(
                 None, None, str(error), node.start_mark
             ) from error
+        if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+            raise yaml.constructor.ConstructorError(None, None, _TOO_LARGE, node.start_mark)
+        return value
 
 
 def _load(name: str, text: str) -> tuple[Any, dict[Path_, int]]:

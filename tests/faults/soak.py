@@ -95,6 +95,8 @@ class Soak:
     chance: random.Random
     pause_s: tuple[float, float] = (1.0, 9.0)
     down_until: float = 0.0
+    wanted: str = ""
+    """What is to be killed next, once it is there."""
     tally: Tally = field(default_factory=Tally)
 
     def sweep(self, out: str) -> subprocess.Popen[str]:
@@ -148,8 +150,10 @@ class Soak:
                 process = self.sweep(out)
                 due = time.monotonic() + self.chance.uniform(*self.pause_s)
             elif left and time.monotonic() >= due:
-                left -= self.kill_one(process)
-                due = time.monotonic() + self.chance.uniform(*self.pause_s)
+                hit = self.kill_one(process)
+                left -= hit
+                if hit:
+                    due = time.monotonic() + self.chance.uniform(*self.pause_s)
         self.note_results(out, first_seen)
         # The last word is the undisturbed command's: the server is there, and all is delivered.
         if self.server.process is None:
@@ -163,8 +167,8 @@ class Soak:
         self.compare_tracking(out)
 
     def kill_one(self, driver: subprocess.Popen[str]) -> int:
-        """Kill something; returns how many were hit (0 where the chosen kind was not there)."""
-        kind = self.chance.choices(KINDS, weights=(5, 3, 2, 2))[0]
+        """Kill something; returns how many were hit (0 while there is none of the chosen kind)."""
+        kind = self.wanted = self.wanted or self.chance.choices(KINDS, weights=(5, 3, 2, 2))[0]
         if kind == "mlflow":
             if self.server.process is None:
                 return 0
@@ -181,6 +185,7 @@ class Soak:
             except psutil.NoSuchProcess:
                 return 0
         self.tally.kills[kind] += 1
+        self.wanted = ""
         return 1
 
     def note_results(self, out: str, first_seen: dict[Path, int]) -> None:

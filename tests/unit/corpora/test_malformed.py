@@ -42,6 +42,9 @@ class Broken:
 BROKEN = (
     Broken("empty file", b"", ("the file must hold rows, but it is empty",)),
     Broken("only a mark", b"\xef\xbb\xbf \n\n", ("it is empty",)),
+    Broken("only blank cells", '"",""\n" "\n', ("must hold rows, but it is empty",)),
+    Broken("only separators", "\u2028\x1f\n", ("must hold rows, but it is empty",)),
+    Broken("only separators in lines", "\u2028\n", ("it is empty",), file="broken.jsonl"),
     Broken("header only", HOPE_HEADER + "\n", ("line 1", "only a header")),
     Broken(
         "misspelt column",
@@ -325,7 +328,7 @@ def test_sample_misspelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         read_corpus(CorpusSpec(corpus="smaple"))
 
 
-@pytest.mark.parametrize("corpus", ["a" * 5000, "nul\0byte", "~nobody_of_that_name/x"])
+@pytest.mark.parametrize("corpus", ["a" * 4000, "nul\0byte", "~nobody_of_that_name/x"])
 def test_paths_that_cannot_be(corpus: str) -> None:
     with pytest.raises(CorpusError):
         read_corpus(CorpusSpec(corpus=corpus))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from corpora.acts import ACTS
 from corpora.read import read_corpus
-from corpora.summary import summarise
+from corpora.summary import MOST_PLACES, summarise
 from search_spaces.spec import CorpusSpec, SplitSpec
 from tests.unit.corpora.small_corpora import hope, read, write
 
@@ -33,3 +33,29 @@ def test_oddities_show(tmp_path: Path) -> None:
     assert summary["splits"]["train"] == 1
     assert summary["pairs"] > sum(summary["splits"].values())
     assert [problem.startswith(f"{path}: line ") for problem in summary["problems"]] == [True] * 2
+
+
+def test_places_of_identifiers_and_never_their_text(tmp_path: Path) -> None:
+    said = "a@b.org and c@d.org or 555-1234"
+    path = write(
+        tmp_path / "a.csv",
+        hope(f"4_0,P,{said},gc", "4_1,T,fine,id", "jo@x.org_0,P,hm,id", "jo@x.org_1,T,ok,id"),
+    )
+    summary = summarise(read(path), "v1", SplitSpec())
+    assert summary["identifiers"] == {"email": 3, "phone": 1}
+    assert summary["identifier_places"] == [
+        {"kind": "email", "session": "4", "turn": 0, "count": 2},
+        {"kind": "phone", "session": "4", "turn": 0, "count": 1},
+        {"kind": "email", "session": "[EMAIL]", "turn": None, "count": 1},
+    ]
+    assert summary["identifier_places_left_out"] == 0
+    told = json.dumps(summary)
+    assert not any(part in told for part in ("a@b", "c@d", "jo@x", "555-"))
+
+
+def test_many_places_are_cut_and_counted(tmp_path: Path) -> None:
+    rows = [f"4_{turn},P,mail a{turn}@b.org,gc" for turn in range(MOST_PLACES + 7)]
+    summary = summarise(read(write(tmp_path / "a.csv", hope(*rows))), "shift", SplitSpec())
+    assert summary["identifiers"] == {"email": MOST_PLACES + 7}
+    assert len(summary["identifier_places"]) == MOST_PLACES
+    assert summary["identifier_places_left_out"] == 7

@@ -8,75 +8,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from reports.dashboard import dashboard_command, dashboard_environment
-from reports.results import ReportError, TrialResult, read_sweep
+from reports.dashboard import dashboard_command, dashboard_environment, is_loopback
+from reports.results import ReportError, read_sweep
 from reports.tracking import Tracker
 from reports.tracking_records import safe_key, shortened, trial_params
 from reports.tracking_store import TrackingError, TrackingStore, mask_credentials, tracking_store
 from reports.write import write_report
 from tests.unit.reports.sweep_builder import make_scores, make_spec, trial_id
+from tests.unit.reports.tracked_runs import keep_few, result_of, run_of, runs_of
 
-KEPT = {trial_id(number) for number in (1, 4, 9, 16, 20)}
 DONE = 3
 FAILED = 1
 
 
 @pytest.fixture
 def own_grid(own_grid: Path) -> Path:
-    """Few trials suffice here: done (two stages, one untrained), failed, pending."""
-    plan = json.loads((own_grid / "plan.json").read_text())
-    plan["trials"] = [trial for trial in plan["trials"] if trial["id"] in KEPT]
-    for stage in plan["stages"]:
-        stage["trials"] = [trial for trial in stage["trials"] if trial in KEPT]
-    (own_grid / "plan.json").write_text(json.dumps(plan))
-    return own_grid
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database without runs: making one takes seconds, copying it none."""
-    runs = tmp_path_factory.mktemp("empty")
-    Tracker(tracking_store(runs, {}), "unused").ensure_store()
-    return runs / "mlflow.db"
-
-
-@pytest.fixture
-def store(own_grid: Path, empty_database: Path) -> TrackingStore:
-    shutil.copy(empty_database, own_grid.parent / "mlflow.db")
-    return tracking_store(own_grid.parent, {})
-
-
-@pytest.fixture
-def client(store: TrackingStore) -> MlflowClient:
-    return MlflowClient(tracking_uri=store.uri)
-
-
-@pytest.fixture
-def tracker(store: TrackingStore) -> Tracker:
-    return Tracker(store, "paper_grid")
-
-
-def runs_of(client: MlflowClient, kind: str = "trial") -> list[Run]:
-    experiment = client.get_experiment_by_name("paper_grid")
-    assert experiment is not None
-    return list(
-        client.search_runs(
-            [experiment.experiment_id], f"tags.`sweep.kind` = '{kind}'", max_results=500
-        )
-    )
-
-
-def run_of(client: MlflowClient, number: int) -> Run:
-    (run,) = [r for r in runs_of(client) if r.data.tags["trial_id"] == trial_id(number)]
-    return run
-
-
-def result_of(folder: Path, number: int) -> TrialResult:
-    trial = read_sweep(folder).trials[trial_id(number)]
-    assert isinstance(trial, TrialResult)
-    return trial
+    return keep_few(own_grid)
 
 
 def test_reconcile_gives_every_finished_trial_one_run(
@@ -328,7 +276,14 @@ def test_the_dashboard_serves_this_machine_alone(tmp_path: Path) -> None:
     command = dashboard_command(store, 5001)
     assert command[:6] == [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     assert command[-4:] == ["--host", "127.0.0.1", "--port", "5001"]
-    assert dashboard_environment(store) == {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    assert dashboard_environment(store) == {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    assert "0.0.0.0" in dashboard_command(store, 5001, "0.0.0.0")
+    assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "host")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
     database = TrackingStore("postgresql://me:pw@host/db")
     assert "pw" not in " ".join(dashboard_command(database))
     assert dashboard_environment(database)["MLFLOW_BACKEND_STORE_URI"] == database.uri

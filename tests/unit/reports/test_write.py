@@ -124,7 +124,9 @@ def test_the_page_says_where_the_sweep_stands(own_grid: Path) -> None:
 
 
 def test_replies_are_redacted_and_limited(grid: Path) -> None:
-    examples = reply_examples(read_sweep(grid))
+    made = reply_examples(read_sweep(grid))
+    examples = made.shown
+    assert (made.left_out, "are masked" in made.privacy_note) == (0, True)
     assert 0 < len(examples) <= MOST_EXAMPLES
     assert {example.loader for example in examples} == {"v1", "v2"}
     text = json.dumps([str(example) for example in examples])
@@ -133,6 +135,60 @@ def test_replies_are_redacted_and_limited(grid: Path) -> None:
     assert "[EMAIL]" in text
     first = next(example for example in examples if example.loader == "v1")
     assert [reply.trial.split(" ")[0] for reply in first.replies] == ["base", "delta", "sft"]
+
+
+def set_privacy(folder: Path, privacy: str) -> None:
+    """As `--set privacy=...` would: the plan says it, the results are those of before."""
+    file = folder / "plan.json"
+    plan = json.loads(file.read_text(encoding="utf-8"))
+    for trial in plan["trials"]:
+        trial["spec"]["corpus"] = {**trial["spec"].get("corpus", {}), "privacy": privacy}
+    file.write_text(json.dumps(plan), encoding="utf-8")
+
+
+def test_what_is_dropped_is_counted_on_the_page(own_grid: Path) -> None:
+    set_privacy(own_grid, "drop")
+    made = reply_examples(read_sweep(own_grid))
+    told = json.dumps([str(example) for example in made.shown])
+    assert made.shown
+    assert "[EMAIL]" not in told
+    assert "example.com" not in told
+    assert 0 < made.left_out < made.replies
+    page = write_report(own_grid).index.read_text(encoding="utf-8")
+    assert "leave the whole text out" in page
+    assert f"Left out: {made.left_out} of {made.replies} replies" in page
+    assert "example.com" not in page
+
+
+def test_the_page_says_that_the_gate_is_off(own_grid: Path) -> None:
+    set_privacy(own_grid, "off")
+    page = write_report(own_grid).index.read_text(encoding="utf-8")
+    assert "The privacy gate is off" in page
+    assert "jane.doe@example.com" in page
+
+
+@pytest.mark.parametrize(
+    ("privacy", "message"),
+    [
+        ("redact", "cannot encode [EMAIL]"),
+        ("drop", "[line left out: it holds email]"),
+        ("off", "cannot encode jane@example.com"),
+    ],
+)
+def test_failures_are_shown_past_the_gate(own_grid: Path, privacy: str, message: str) -> None:
+    set_privacy(own_grid, privacy)
+    failed = read_sweep(own_grid).failed[0]
+    file = own_grid / "trials" / failed.id / "failure.json"
+    failure = json.loads(file.read_text(encoding="utf-8"))
+    failure["message"] = "cannot encode jane@example.com"
+    failure["traceback"] = "Traceback\nValueError: jane@example.com\n"
+    file.write_text(json.dumps(failure), encoding="utf-8")
+    again = next(trial for trial in read_sweep(own_grid).failed if trial.id == failed.id)
+    assert again.message == message
+    assert ("jane" in again.traceback) == (privacy == "off")
+    assert message in json.dumps(sweep_status(own_grid)["failures"])
+    page = write_report(own_grid).index.read_text(encoding="utf-8")
+    assert ("jane@example.com" in page) == (privacy == "off")
 
 
 def test_a_sweep_with_nothing_done_has_a_report(builder) -> None:
@@ -168,7 +224,7 @@ def test_durations() -> None:
 def test_status_comes_from_the_files(own_grid: Path) -> None:
     (own_grid / "status.json").write_text('{"trials": {"done": 99}}')
     status = sweep_status(own_grid)
-    assert list(status) == ["sweep", "trials", "failures", "tables"]
+    assert list(status) == ["sweep", "trials", "failures", "tables", "tracking"]
     assert status["sweep"] == "paper_grid"
     assert status["trials"] == {"total": 22, "done": 18, "failed": 2, "pending": 2}
     assert status["failures"][0] == {

@@ -69,6 +69,8 @@ def test_list_fields_are_those_of_which_one_value_is_a_list() -> None:
         ("bertscore_model", None, None),
         ("seed", 2**32 - 1, 2**32 - 1),
         ("target_modules", ["c_attn"], ("c_attn",)),
+        ("privacy", "drop", "drop"),
+        ("privacy", False, "off"),  # YAML 1.1 reads `off` as a truth value
     ],
 )
 def test_a_value_gets_its_type(name: str, value: object, right: Any) -> None:
@@ -103,6 +105,9 @@ def test_a_value_gets_its_type(name: str, value: object, right: Any) -> None:
         ("model", True, "not a truth value"),
         ("model", 3, "must be a valid string"),
         ("model", "", "at least 1 character"),
+        ("privacy", True, "not a truth value, got true"),
+        ("privacy", "mask", "must be redact, drop, off, got 'mask'"),
+        ("loader", False, "not a truth value, got false"),
         ("loader", "v3", "must be v1, v2, shift, got 'v3'; did you mean v2?"),
         ("loader", "V2", "did you mean v2?"),
         ("peft_type", "prefixes", "did you mean prefix?"),

@@ -92,7 +92,7 @@ def test_every_problem_is_told_at_once_with_its_line_and_the_nearest_name() -> N
         + "stages[0].tabel (line 9): unknown key (known: exclude, from, grid, methods, name, "
         "seeds, table, zip), got 'tabel'; did you mean table?",
         prefix + "stages[0].name (line 8): must be letters, digits, `_`, `.` and `-`, at most 100 "
-        "(it names a folder), got 'a b'",
+        "(it names a folder), and no name that the system or the results folder uses, got 'a b'",
         prefix + "stages[0].grid.lr (line 11): unknown field, got 'lr'; "
         "did you mean learning_rate?",
         prefix + "stages[0].grid.batch_size[1] (line 12): must be a valid integer, unable to parse "
