@@ -179,7 +179,7 @@ def sweep(
     from search_spaces.space import read_space
     from trainers.checkpoints import parse_checkpoint_settings
 
-    checkpoints = parse_checkpoint_settings(checkpoint_every)
+    checkpoints = parse_checkpoint_settings(checkpoint_every, "--checkpoint-every")
     loaded = read_space(space, tuple(settings or ()))
     gpus = find_gpus()
     chosen = choose_scale(scale.value, gpus)

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from search_spaces.errors import SearchSpaceError, one_problem
+from search_spaces.secrets import hide_secrets
 from trainers.progress import ShouldStop
 
 _LOOK_EVERY_S = 0.5
@@ -48,7 +49,7 @@ class Driver:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": self.command,
+            "command": hide_secrets(self.command),
         }
         self._write(json.dumps(record))
         return self.token

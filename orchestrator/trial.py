@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ def _train_and_evaluate(
     from trainers.select import train
 
     spec = spec_from_dict(work.spec)
-    began = datetime.now(UTC)
+    began, clock = datetime.now(UTC), time.monotonic()
     write_json(folder / "spec.json", dict(work.spec))
 
     corpus = read_corpus(spec.corpus)
@@ -120,7 +120,7 @@ def _train_and_evaluate(
         checkpoints=work.checkpoints,
         should_stop=should_stop,
     )
-    clock = time.monotonic()
+    trained = time.monotonic()
     evaluation = evaluate(
         tuned,
         pairs,
@@ -131,9 +131,11 @@ def _train_and_evaluate(
         should_stop=should_stop,
     )
     evaluation.write_replies(folder / "replies.jsonl")
-    eval_seconds = time.monotonic() - clock
+    eval_seconds = time.monotonic() - trained
 
     commit, dirty = code_version()
+    # Not what the clock on the wall says by now: that may have been set meanwhile.
+    ended = began + timedelta(seconds=time.monotonic() - clock)
     return {
         "id": work.id,
         "name": work.name,
@@ -172,7 +174,7 @@ def _train_and_evaluate(
             "device": _device(),
             "resumed": this.resumed,
             "started_at": began.isoformat(timespec="seconds"),
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished_at": ended.isoformat(timespec="seconds"),
             "model_fingerprint": work.model_fingerprint,
             "metric_versions": dict(work.metric_versions),
             "bertscore_encoder": evaluation.encoder,

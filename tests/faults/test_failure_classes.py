@@ -44,6 +44,7 @@ FAULTS = {
     4e-3: "nan",
     5e-3: "error",
     6e-3: "die_once",
+    8e-3: "clock",
 }
 """What happens to the trial of each learning rate; the trial of 1e-3 is left in peace."""
 
@@ -114,7 +115,7 @@ def test_every_fault_has_its_class_and_the_words_agree(place: Path, faulty: Fini
         4e-3: "diverged",
         5e-3: "error",
     }
-    assert set(done) == {1e-3, 2e-3, 6e-3}
+    assert set(done) == {1e-3, 2e-3, 6e-3, 8e-3}
     told = {failure["id"]: failure for failure in faulty.json["failures"]}
     for record in failed.values():
         assert told[record["id"]]["reason"] == record["reason"]
@@ -167,6 +168,18 @@ def test_a_worker_that_dies_once_costs_nothing_but_time(
     assert found["scores"] == calm[6e-3]["scores"]
 
 
+def test_a_clock_that_is_set_back_changes_nothing(
+    place: Path, faulty: Finished, calm: dict[float, dict[str, Any]]
+) -> None:
+    found = by_rate(results(place / "faulty/faulty"))[8e-3]
+    assert found["scores"] == calm[8e-3]["scores"]
+    assert found["provenance"]["started_at"] <= found["provenance"]["finished_at"]
+    assert 0 < found["cost"]["train_seconds"] < 600
+    lines = (place / "faulty/faulty/trials" / found["id"] / "train.csv").read_text().splitlines()
+    seconds = [float(line.rsplit(",", 1)[1]) for line in lines[1:]]
+    assert seconds == sorted(seconds)
+
+
 def test_only_the_failed_are_run_again_when_asked(
     place: Path, faulty: Finished, calm: dict[float, dict[str, Any]]
 ) -> None:
@@ -205,7 +218,7 @@ def test_a_result_that_is_not_whole_is_to_be_made_again(
     status = run(["status", str(out / "faulty"), "--json"], place)
     pending = [trial["id"] for trial in plan.json["trials"] if trial["status"] == "pending"]
     assert pending == [victim]
-    assert status.json["trials"] == {"total": 6, "done": 5, "failed": 0, "pending": 1}
+    assert status.json["trials"] == {"total": 7, "done": 6, "failed": 0, "pending": 1}
 
 
 @pytest.mark.slow

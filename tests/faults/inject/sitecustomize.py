@@ -40,6 +40,12 @@ def _eat() -> None:
         time.sleep(0.05)
 
 
+def _set_clock_back() -> None:
+    """As when a laptop wakes up and is told the right time: a day earlier than it thought."""
+    now = time.time
+    time.time = lambda: now() - 86_400
+
+
 def _patch_select(module: ModuleType) -> None:
     train = module.train
 
@@ -68,6 +74,8 @@ def _patch_trl(module: ModuleType) -> None:
             _eat()
         if _fault == "die_once" and self.state.global_step == 7:
             _die_once()
+        if _fault == "clock" and self.state.global_step == 5:
+            _set_clock_back()
         loss = step(self, model, inputs, *rest, **named)
         if _fault == "nan" and self.state.global_step == 5:
             return loss * float("nan")
