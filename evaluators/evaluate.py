@@ -90,6 +90,7 @@ def evaluate(
     *,
     partial: Path | None = None,
     key: str = "",
+    smaller: bool = False,
     should_stop: ShouldStop = never,
 ) -> Evaluation:
     """Generate and score; words are scored while later replies are generated.
@@ -102,6 +103,8 @@ def evaluate(
         partial: where replies are kept as they settle, and taken from where an evaluation under
             the same key was interrupted; the caller removes it once the result is in place.
         key: of the tuned weights and the trial: equal keys mean equal replies.
+        smaller: decode half as many prompts at once as the evaluation before, which was killed
+            because memory ran out.
         should_stop: asked at every token, and between pieces of scoring.
 
     Raises:
@@ -118,6 +121,9 @@ def evaluate(
     }
     parts = {}
     with PartialReplies(partial, key) as settled:
+        if smaller:
+            before = settled.batch_size or spec.decoding.eval_batch_size
+            settled.note_batch_size(max(1, before // 2))
         for part, (some, beams) in todo.items():
 
             def take(replies: list[Reply], part: str = part) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.driver import NO_LOCKS
-from orchestrator.errors import WorkerLostError
+from orchestrator.errors import TrialHeldError, WorkerLostError
 from search_spaces.atomic import write_atomically
 from trainers.errors import StoppedError
 from trainers.progress import ShouldStop
@@ -65,7 +65,7 @@ def attempt(folder: Path, token: str, should_stop: ShouldStop) -> Iterator[Attem
     Raises:
         WorkerLostError: too many workers died at the same place.
         StoppedError: the sweep asked to stop before the work began.
-        TimeoutError: another process has held the trial for two minutes.
+        TrialHeldError: another process has held the trial for two minutes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
@@ -117,6 +117,17 @@ def mark_memory_kill(folder: Path) -> None:
         _write(folder, replace(dead, killed_for_memory=True))
 
 
+def excuse_attempt(folder: Path) -> None:
+    """Note that a trial's worker was ended with others, for no fault of the trial.
+
+    Args:
+        folder: the trial's.
+    """
+    ended = read_attempt(folder)
+    if ended is not None:
+        _write(folder, replace(ended, token=""))
+
+
 def _after(before: Attempt, this: Attempt) -> Attempt:
     this = replace(this, resumed=before.resumed + 1)
     if before.token != this.token:
@@ -165,7 +176,7 @@ def _wait_for_lock(descriptor: int, folder: Path, should_stop: ShouldStop) -> No
             if time.monotonic() > deadline:
                 holder = read_attempt(folder)
                 who = f"process {holder.pid} on {holder.host}" if holder else "another process"
-                raise TimeoutError(f"{who} holds {folder.name} and does not end") from None
+                raise TrialHeldError(f"{who} holds {folder.name} and does not end") from None
             time.sleep(0.1)
 
 

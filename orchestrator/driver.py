@@ -66,6 +66,8 @@ class Driver:
     def _write(self, text: str) -> None:
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, text.encode(), 0)
+        # Other hosts that share the folder see what has left this one's memory.
+        os.fsync(self.descriptor)
 
 
 @contextmanager
@@ -116,7 +118,10 @@ def watch_driver(file: Path, token: str) -> ShouldStop:
         now = time.monotonic()
         if not stop and now - looked >= _LOOK_EVERY_S:
             looked = now
-            stop = token_in(file) != token
+            try:
+                stop = token_in(file) != token
+            except OSError:
+                return False  # A network file system that stumbles says nothing; ask again.
         return stop
 
     return should_stop
@@ -129,7 +134,10 @@ def token_in(file: Path) -> str | None:
 
 
 def _named(file: Path) -> str:
-    record = _read(file)
+    try:
+        record = _read(file)
+    except OSError:
+        record = None
     if record is None:
         return "a process that is just ending does; try again in a moment"
     return (

@@ -28,6 +28,10 @@ class WorkerLostError(RuntimeError):
         return (type(self), (self.lost, self.memory_kills))
 
 
+class TrialHeldError(RuntimeError):
+    """Another process holds the trial and does not end."""
+
+
 class RayLostError(RuntimeError):
     """Ray itself has died; what its trials have saved is kept, and it can be started again."""
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from orchestrator.attempts import mark_memory_kill, read_attempt
+from orchestrator.attempts import excuse_attempt, mark_memory_kill, read_attempt
 from orchestrator.driver import Driver
 from orchestrator.errors import (
     DiskFullError,
     RayLostError,
+    TrialHeldError,
     WorkerLostError,
     is_disk_full,
 )
@@ -87,15 +88,15 @@ def run_trials(
             if not isinstance(error.__cause__, ray.exceptions.RayError):
                 raise
             lost = str(error.__cause__).strip().splitlines()[0]
-            _mark_memory_kills(str(error.__cause__), waiting)
+            _tell_attempts(str(error.__cause__), waiting, listener.ended)
         if listener.disk_full:
             raise DiskFullError(listener.disk_full)
         left = [one for one in waiting if one.id not in listener.ended]
         fruitless = fruitless + 1 if len(left) == len(waiting) else 0
         if fruitless > _FRUITLESS:
-            raise RayLostError(lost or "Tune gave up its trials")
+            raise RayLostError(lost or listener.held or "Tune gave up its trials")
         waiting = left
-        if lost and not driver.stopping:
+        if (lost or fruitless) and not driver.stopping:
             time.sleep(min(2.0**fruitless, 30))
 
 
@@ -135,13 +136,17 @@ def _fit(
         tuner.fit()
 
 
-def _mark_memory_kills(message: str, work: Sequence[TrialWork]) -> None:
-    """Note at each trial that Ray says it killed for memory that it was: it will ask for less."""
+def _tell_attempts(message: str, work: Sequence[TrialWork], ended: set[str]) -> None:
+    """Note which trials Ray killed for memory, and that Tune ended the others' workers with them."""
     killed = {int(pid) for pid in re.findall(r"Selected to kill: .*?\bpid=([0-9]+)", message)}
     for one in work:
         found = read_attempt(Path(one.folder))
-        if found is not None and found.pid in killed:
+        if found is None or one.id in ended:
+            continue
+        if found.pid in killed:
             mark_memory_kill(Path(one.folder))
+        else:
+            excuse_attempt(Path(one.folder))
 
 
 def start_on_workers(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -203,6 +208,8 @@ def _trainable(config: dict[str, Any], work: Mapping[str, TrialWork]) -> None:
         run_trial(one, on_epoch, _scorer(spec_from_dict(one.spec).metrics))
     except StoppedError:
         tune.report({"stopped": True})
+    except TrialHeldError as error:
+        tune.report({"stopped": True, "held": str(error)})
     except Exception as error:
         # The trial's boundary: whatever went wrong is recorded under its class and harms no
         # sibling; raising here would make Tune throw the worker away.
@@ -249,6 +256,8 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self.ended: set[str] = set()
         """Trials that are done or failed."""
         self.disk_full = ""
+        self.held = ""
+        """Who held a trial that this sweep could not have."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles callbacks with the experiment's state; what watches is not part of it.
@@ -269,6 +278,7 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self.driver.stop("disk full")
             self.on_event(TrialStopped(trial_id))
         elif "stopped" in result:
+            self.held = result.get("held", "")
             self.on_event(TrialStopped(trial_id))
         elif "finished" in result:
             finished = self.folder.result(trial_id)

@@ -54,7 +54,9 @@ class Floors:
             if key not in self.calls and not all(f"{f} {key}" in self.known for f in _NAMES)
         ]
         if missing:
-            calls = self.workers.begin(floors_of, [(spec,) for _, spec in missing])
+            calls = self.workers.begin(
+                floors_of, [(spec, plan.corpus.content_hash) for _, spec in missing]
+            )
             self.calls |= dict(zip((key for key, _ in missing), calls, strict=True))
 
     def write(self, plan: Plan) -> None:
@@ -72,7 +74,8 @@ class Floors:
                 self.known[name] = {"key": name, **floor}
         done = {trial.id for trial in plan.trials if self.folder.result(trial.id) is not None}
         wanted = _test_sets(plan, done)
-        entries = [self.known[f"{floor} {key}"] for key in wanted for floor in _NAMES]
+        names = [f"{floor} {key}" for key in wanted for floor in _NAMES]
+        entries = [self.known[name] for name in names if name in self.known]
         self.folder.write_json("floors.json", entries)
 
 
@@ -92,18 +95,22 @@ def _test_sets(plan: Plan, only: set[str] | None = None) -> dict[str, dict[str, 
     return found
 
 
-def floors_of(spec_data: Mapping[str, Any]) -> list[dict[str, Any]]:
+def floors_of(spec_data: Mapping[str, Any], content_hash: str) -> list[dict[str, Any]]:
     """The floors of one test set, scored as a trial's replies are; run in a worker.
 
     Args:
         spec_data: a trial's specification; its corpus, loader, split, beams and metrics are used.
+        content_hash: of the corpus, as planned.
     """
     from corpora.loaders import build_pairs
     from corpora.read import read_corpus
     from evaluators.floors import floor_scores
 
     spec = spec_from_dict(spec_data)
-    pairs = build_pairs(read_corpus(spec.corpus), spec.loader, spec.split).test
+    corpus = read_corpus(spec.corpus)
+    if corpus.content_hash != content_hash:
+        return []  # It changed meanwhile: these would be floors of another test set.
+    pairs = build_pairs(corpus, spec.loader, spec.split).test
     return [
         {
             "floor": floor,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ import ray
 
 from orchestrator.errors import RayLostError
 from orchestrator.reaper import Guardian, Known, end_all, family
+from search_spaces.errors import SearchSpaceError, one_problem
 
 _LOOK_EVERY_S = 1.0
 _VITAL = ("raylet", "gcs_server")
@@ -32,16 +35,18 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(cpus: int | None) -> Iterator[RayCluster]:
+def ray_cluster(cpus: int | None, last_word: str) -> Iterator[RayCluster]:
     """The Ray at `RAY_ADDRESS`, else one of our own, which ends with the block.
 
     Where a Ray of our own dies, the block is interrupted, wherever the main thread is in it.
 
     Args:
         cpus: trials at once on a machine without a GPU; all cores where absent.
+        last_word: said on standard error where this process dies without being able to.
 
     Raises:
         RayLostError: Ray could not be started, or died.
+        SearchSpaceError: nothing answers at `RAY_ADDRESS`.
     """
     address = os.environ.get("RAY_ADDRESS")
     # Tune looks for its own result files, which we have turned off, and warns of each trial; of a
@@ -51,10 +56,16 @@ def ray_cluster(cpus: int | None) -> Iterator[RayCluster]:
     local = {} if address else {"num_cpus": cpus, "include_dashboard": False}
     ours = psutil.Process()
     before = {child.pid for child in ours.children()}
-    with _handlers_kept():
-        ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **local)
+    if address:
+        _check_reachable(address)
+    with _handlers_kept(), _own_process_groups():
+        try:
+            ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **local)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RayLostError(f"Ray could not be started: {first}") from error
     roots = [child for child in ours.children() if child.pid not in before]
-    watch = None if address else _Watch(roots)
+    watch = None if address else _Watch(roots, last_word)
     try:
         found = ray.cluster_resources()
         yield RayCluster(found.get("CPU", 0), found.get("GPU", 0))
@@ -73,13 +84,13 @@ def ray_cluster(cpus: int | None) -> Iterator[RayCluster]:
 class _Watch:
     """Looks after the processes of a local Ray from a thread of its own."""
 
-    def __init__(self, roots: Sequence[psutil.Process]) -> None:
+    def __init__(self, roots: Sequence[psutil.Process], last_word: str) -> None:
         self.roots = [root.pid for root in roots]
         self.vital = {root: name for root in roots if (name := _name(root)) in _VITAL}
         self.lost = ""
         """The vital process that died."""
         self.seen: Known = frozenset()
-        self.guardian = Guardian()
+        self.guardian = Guardian(last_word)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._look, name="ray-watch", daemon=True)
         self._look_once()
@@ -109,10 +120,10 @@ class _Watch:
             dead = [name for process, name in self.vital.items() if not _runs(process)]
             if dead:
                 self.lost = dead[0]
-                if self.before is not None:
-                    # A signal gets through to a main thread that waits inside Ray.
-                    os.kill(os.getpid(), signal.SIGUSR2)
-                return
+                if self.before is None:
+                    return
+                # A signal gets through to a main thread that waits inside Ray; at times not the first.
+                os.kill(os.getpid(), signal.SIGUSR2)
 
     def _look_once(self) -> None:
         alive = {(pid, began) for pid, began in self.seen if psutil.pid_exists(pid)}
@@ -137,6 +148,43 @@ def _name(process: psutil.Process) -> str:
         return str(process.name())
     except psutil.NoSuchProcess:
         return ""
+
+
+def _check_reachable(address: str) -> None:
+    """Say within seconds that nothing listens where the cluster should be; Ray takes minutes.
+
+    Raises:
+        SearchSpaceError: there is no connection to be had.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit() or not host:
+        return  # `auto` and the like are Ray's to find.
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        reason = error.strerror or str(error) or "no answer"
+        raise SearchSpaceError(
+            one_problem("RAY_ADDRESS", "", f"must be a Ray cluster in reach: {reason}", address)
+        ) from error
+
+
+@contextmanager
+def _own_process_groups() -> Iterator[None]:
+    """Start processes in groups of their own, so that a signal to ours does not reach them.
+
+    `timeout`, schedulers and closing terminals signal the whole group: the trials could not save.
+    """
+    begin = subprocess.Popen.__init__
+
+    def apart(self: Any, *arguments: Any, **named: Any) -> None:
+        named.setdefault("process_group", 0)
+        begin(self, *arguments, **named)
+
+    subprocess.Popen.__init__ = apart  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        subprocess.Popen.__init__ = begin  # type: ignore[method-assign]
 
 
 @contextmanager

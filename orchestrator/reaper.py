@@ -7,6 +7,7 @@ driver has; the pipe's end is the driver's end, however it came.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -22,15 +23,18 @@ Known = frozenset[tuple[int, float]]
 
 
 class Guardian:
-    """Outlives this process, and then ends the processes that it was told of."""
+    """Outlives this process, and then ends the processes that it was told of.
 
-    def __init__(self) -> None:
+    Args:
+        last_word: what to say, on standard error, in the place of a process that could not.
+    """
+
+    def __init__(self, last_word: str = "") -> None:
         self.told: Known = frozenset()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.reaper"],
+            [sys.executable, "-m", "orchestrator.reaper", last_word],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
             # Not the terminal's: neither Ctrl-C nor its closing ends the guardian.
             start_new_session=True,
             cwd=Path(__file__).parent.parent,
@@ -113,6 +117,8 @@ def _guard() -> None:
         known = frozenset(
             (int(pid), float(began)) for pid, began in (entry.split(":") for entry in line.split())
         )
+    with contextlib.suppress(OSError):  # Who was to read it may be gone, too.
+        print(*sys.argv[1:], file=sys.stderr, flush=True)
     end_all(known)
 
 

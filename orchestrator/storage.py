@@ -13,7 +13,7 @@ from reports.json_files import UnusableError
 from reports.results import read_failure, read_result
 from search_spaces.atomic import write_atomically
 
-_OF_AN_ATTEMPT = (".*", "attempt.json", "checkpoint-*", "replies.partial.jsonl")
+_OF_AN_ATTEMPT = (".*", "attempt.json", "checkpoint-*", "replies.partial.jsonl", "spent.json")
 """What a trial's folder holds besides its results while the trial runs."""
 
 

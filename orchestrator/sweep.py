@@ -43,6 +43,7 @@ from reports.status import sweep_status
 from reports.write import write_report
 from search_spaces.atomic import write_atomically
 from search_spaces.identity import spec_to_dict
+from search_spaces.secrets import hide_secrets
 from trainers.checkpoints import CheckpointSettings
 from trainers.laptop_models import LAPTOP_MODELS
 
@@ -145,10 +146,14 @@ class _Sweep:
 
     def run_stages(self, plan: Plan, tracking: TrackingThread) -> None:
         """Run every stage; where Ray itself dies, start it again and run what is missing."""
+        last_word = hide_secrets(
+            "the sweep ended without a word: its process or its Ray was killed; what is finished is "
+            f"kept; to continue: {self.planner.command}"
+        )
         losses, done = 0, -1
         while True:
             try:
-                with Workers(self.options.cpus, self.answer) as workers:
+                with Workers(self.options.cpus, self.answer, last_word) as workers:
                     floors = Floors(self.folder, workers)
                     for number in range(len(plan.stages)):
                         # Earlier results decide a later stage's trials: the plan is made anew.
@@ -161,6 +166,9 @@ class _Sweep:
                     floors.write(plan)
                 return
             except RayLostError as error:
+                if self.driver.stopping:
+                    # Whatever asked the trials to stop ended Ray, too.
+                    raise KeyboardInterrupt from None
                 ended = sum(self.folder.result(trial.id) is not None for trial in plan.trials)
                 losses, done = (losses + 1, done) if ended == done else (1, ended)
                 if losses > _MOST_LOSSES:
@@ -203,7 +211,7 @@ class _Sweep:
         )
         work = [self.work_of(trial, made) for trial in missing]
         resources = {
-            one.id: _resources(trial, one, gpu_memory)
+            one.id: _resources(trial, one, gpu_memory, bool(cluster.gpus))
             for trial, one in zip(missing, work, strict=True)
         }
         work = [replace(one, gpu_share=resources[one.id].gpus) for one in work]
@@ -288,6 +296,7 @@ class _Sweep:
             spec=spec,
             model_folder=None if source is None else str(source),
             model_fingerprint=trial.model.fingerprint,
+            corpus_hash=self.planner.corpus(trial.spec.corpus).content_hash,
             metric_versions=metric_versions(trial.spec.metrics),
             folder=str(self.folder.trial(trial.id).resolve()),
             checkpoints=self.options.checkpoints,
@@ -320,11 +329,14 @@ def _make_laptop_models(
 
 
 def _resources(
-    trial: PlannedTrial, work: TrialWork, gpu_memory_gib: float | None
+    trial: PlannedTrial, work: TrialWork, gpu_memory_gib: float | None, has_gpus: bool
 ) -> TrialResources:
+    if has_gpus and (work.model_folder is None or gpu_memory_gib is None):
+        # A model that is yet to be fetched has no known size, and a GPU of another machine neither:
+        # the trial gets one of its own.
+        return TrialResources(cpus=1, gpus=1)
     if work.model_folder is None:
-        # A model that is yet to be fetched has no known size: it gets a GPU of its own.
-        return TrialResources(cpus=1, gpus=0 if gpu_memory_gib is None else 1)
+        return TrialResources(cpus=1, gpus=0)
     shape = read_shape(Path(work.model_folder))
     need = estimate_memory_gib(trial.spec, shape, on_gpu=gpu_memory_gib is not None)
     return trial_resources(need, gpu_memory_gib)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ from orchestrator.driver import watch_driver
 from orchestrator.memory import forget_peak_memory, hold_to_share, peak_memory_gib
 from orchestrator.provenance import code_version, package_versions, python_and_platform
 from orchestrator.storage import SweepFolder, write_json
+from search_spaces.errors import SearchSpaceError, one_problem
 from search_spaces.identity import spec_from_dict, spec_to_dict
 from trainers.checkpoints import CheckpointSettings
+from trainers.errors import StoppedError
 from trainers.micro_batch import halve_micro_batch
 from trainers.progress import OnEpoch, ShouldStop, never
 from trainers.tuned import TunedModel
@@ -25,6 +28,7 @@ from trainers.tuned import TunedModel
 if TYPE_CHECKING:
     from evaluators.score import StreamingScorer
 
+_SPENT = "spent.json"
 _PARTIAL = "replies.partial.jsonl"
 """Replies as they settle; gone once the result is in place."""
 
@@ -40,6 +44,8 @@ class TrialWork:
     model_folder: str | None
     """Where the base model's files are; absent: the worker fetches them."""
     model_fingerprint: str
+    corpus_hash: str
+    """Content hash of the corpus that the trial's identity was made of."""
     metric_versions: Mapping[str, str]
     folder: str
     """The trial's folder, `runs/<sweep>/trials/<id>`."""
@@ -76,23 +82,49 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
         if finished is not None:
             return finished  # An earlier worker died after its work was done.
         (folder / "failure.json").unlink(missing_ok=True)
-        if this.after_memory_kill:
+        smaller = this.after_memory_kill and (folder / _PARTIAL).exists()
+        if this.after_memory_kill and not smaller:
             halve_micro_batch(folder, spec_from_dict(work.spec))
-        result = _train_and_evaluate(work, folder, this, on_epoch, scorer, should_stop)
+        result = _train_and_evaluate(work, folder, this, smaller, on_epoch, scorer, should_stop)
         write_json(folder / "result.json", result)
-        (folder / _PARTIAL).unlink(missing_ok=True)
+        for file in (_PARTIAL, _SPENT):
+            (folder / file).unlink(missing_ok=True)
     return result
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """What earlier attempts cost beyond training, which counts for itself."""
+
+    eval_seconds: float = 0.0
+    peak_memory_gib: float | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> _Spent:
+        try:
+            return cls(**json.loads((folder / _SPENT).read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return cls()
+
+    def more(self, eval_seconds: float, peak_gib: float | None) -> _Spent:
+        peaks = [peak for peak in (self.peak_memory_gib, peak_gib) if peak is not None]
+        return _Spent(self.eval_seconds + eval_seconds, max(peaks, default=None))
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / _SPENT, asdict(self))
 
 
 def _train_and_evaluate(
     work: TrialWork,
     folder: Path,
     this: Attempt,
+    smaller: bool,
     on_epoch: OnEpoch,
     scorer: StreamingScorer,
     should_stop: ShouldStop,
 ) -> dict[str, Any]:
     from evaluators.evaluate import evaluate
+    from trainers.fingerprint import folder_fingerprint
     from trainers.pretrained import fetch_model
     from trainers.select import train
 
@@ -101,6 +133,8 @@ def _train_and_evaluate(
     write_json(folder / "spec.json", dict(work.spec))
 
     corpus = read_corpus(spec.corpus)
+    if corpus.content_hash != work.corpus_hash:
+        raise _changed("corpus", spec.corpus.corpus)
     pairs = build_pairs(corpus, spec.loader, spec.split)
     source = (
         Path(work.model_folder)
@@ -109,6 +143,10 @@ def _train_and_evaluate(
     )
     if source is None:
         raise FileNotFoundError(f"the files of {spec.model} are not here")
+    if work.model_fingerprint.startswith("sha256:") and (
+        folder_fingerprint(source) != work.model_fingerprint
+    ):
+        raise _changed("model", str(source))
     hold_to_share(work.gpu_share)
     forget_peak_memory()
     tuned = train(
@@ -120,18 +158,26 @@ def _train_and_evaluate(
         checkpoints=work.checkpoints,
         should_stop=should_stop,
     )
+    spent = _Spent.read(folder)
+    spent = spent.more(0.0, peak_memory_gib())
+    spent.write(folder)
     trained = time.monotonic()
-    evaluation = evaluate(
-        tuned,
-        pairs,
-        spec,
-        scorer,
-        partial=folder / _PARTIAL,
-        key=f"{work.id} {tuned.digest}",
-        should_stop=should_stop,
-    )
+    try:
+        evaluation = evaluate(
+            tuned,
+            pairs,
+            spec,
+            scorer,
+            partial=folder / _PARTIAL,
+            key=f"{work.id} {tuned.digest}",
+            smaller=smaller,
+            should_stop=should_stop,
+        )
+    except StoppedError:
+        spent.more(time.monotonic() - trained, peak_memory_gib()).write(folder)
+        raise
     evaluation.write_replies(folder / "replies.jsonl")
-    eval_seconds = time.monotonic() - trained
+    spent = spent.more(time.monotonic() - trained, peak_memory_gib())
 
     commit, dirty = code_version()
     # Not what the clock on the wall says by now: that may have been set meanwhile.
@@ -143,12 +189,12 @@ def _train_and_evaluate(
         "status": "done",
         "scores": _losses(tuned) | evaluation.scores,
         "cost": {
-            "seconds": round(tuned.seconds + eval_seconds, 3),
+            "seconds": round(tuned.seconds + spent.eval_seconds, 3),
             "train_seconds": round(tuned.seconds, 3),
-            "eval_seconds": round(eval_seconds, 3),
+            "eval_seconds": round(spent.eval_seconds, 3),
             "trainable_parameters": tuned.trainable_parameters,
             "total_parameters": tuned.total_parameters,
-            "peak_memory_gib": peak_memory_gib(),
+            "peak_memory_gib": spent.peak_memory_gib,
         },
         "data": {
             "train_pairs": len(pairs.train),
@@ -180,6 +226,12 @@ def _train_and_evaluate(
             "bertscore_encoder": evaluation.encoder,
         },
     }
+
+
+def _changed(what: str, place: str) -> SearchSpaceError:
+    """What a trial must not take for what it was planned with: its identity says otherwise."""
+    rule = "must stay as it was when the sweep was planned; the next run plans anew"
+    return SearchSpaceError(one_problem(what, "", rule, place))
 
 
 def _losses(tuned: TunedModel) -> dict[str, float]:

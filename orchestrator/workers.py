@@ -15,11 +15,13 @@ class Workers:
     Args:
         cpus: trials at once on a machine without a GPU; all cores where absent.
         answer: how signals are answered while Ray ends.
+        last_word: said where this process dies without being able to.
     """
 
-    def __init__(self, cpus: int | None, answer: Interrupts) -> None:
+    def __init__(self, cpus: int | None, answer: Interrupts, last_word: str) -> None:
         self.cpus = cpus
         self.answer = answer
+        self.last_word = last_word
         self.context: Any = None
         self.cluster: Any = None
 
@@ -32,7 +34,7 @@ class Workers:
             set_environment()
             from orchestrator.ray_process import ray_cluster
 
-            self.context = ray_cluster(self.cpus)
+            self.context = ray_cluster(self.cpus, self.last_word)
             self.cluster = self.context.__enter__()
         return self.cluster
 

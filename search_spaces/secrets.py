@@ -59,7 +59,7 @@ _HARMLESS_ENDS = frozenset(
 """Last words of names that say something about a secret and hold none (`RAY_AUTH_MODE`)."""
 
 _URL_CREDENTIALS = re.compile(
-    r"""://(?:[^\s/'"<>]*@|[^\s:/'"<>]*:(?!\d{1,5}[/?\#])[^\s'"<>]+@)""",
+    r"""://(?:[^\s/'"<>]{0,512}@|[^\s:/'"<>]{0,256}:(?!\d{1,5}[/?\#])[^\s'"<>]{1,512}@)""",
 )
 """To the last `@` of the host's part; a password may hold an unescaped `@` or, after a user, `/`."""
 

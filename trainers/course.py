@@ -86,7 +86,8 @@ class Course:
                 epoch,
                 train_loss=self.train_loss,
                 learning_rate=learning_rate,
-                grad_norm=grad_norm,
+                # An overflow of fp16 has no number that a file could keep.
+                grad_norm=grad_norm if grad_norm is None or math.isfinite(grad_norm) else None,
                 seconds=round(self.seconds, 3),
             )
         )

@@ -106,10 +106,13 @@ def _build(
 
 def _load_adapted(source: Path, folder: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     from peft import PeftModel
+    from transformers import GenerationConfig
 
     base, tokenizer = load_model(source)
     with _peft_warnings_ignored():
         model: PeftModel = PeftModel.from_pretrained(base, str(folder))
+    # As saving sets them: the base's own would decode otherwise than the model in memory did.
+    model.generation_config = GenerationConfig.from_pretrained(folder)
     model.eval()
     return model, tokenizer
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+
 from search_spaces.errors import InputError
+
+_NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+)
 
 
 class ModelError(InputError, ValueError):
@@ -45,5 +55,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     names = {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
         return True
-    # PyTorch's CPU allocator raises a plain RuntimeError.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # PyTorch's CPU allocator and CUDA's libraries raise plain RuntimeErrors.
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
+from search_spaces.atomic import write_atomically
 from trainers.storage import cache_folder
 
 _BLOCK_BYTES = 1 << 22
@@ -62,7 +63,5 @@ def _read_index(file: Path) -> dict[str, str]:
 
 
 def _write_index(file: Path, index: dict[str, str]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f"{file.name}.{os.getpid()}")
-    aside.write_text(json.dumps(index), encoding="utf-8")
-    os.replace(aside, file)
+    with contextlib.suppress(PermissionError):  # The index only saves time.
+        write_atomically(file, json.dumps(index))

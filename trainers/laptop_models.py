@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -116,7 +117,7 @@ def make_laptop_model(name: str, split: SplitSpec) -> Path:
     model = GPT2LMHeadModel(config)
     _pretrain(model, _blocks(texts, tokenizer, shape.block_tokens), shape)
     model.generation_config.pad_token_id = tokenizer.eos_token_id
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}")
+    aside = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}")
     aside.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(aside)
     tokenizer.save_pretrained(aside)

@@ -62,6 +62,7 @@ def start(place: Path, out: Path, space: str = "long.yaml") -> subprocess.Popen[
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -121,7 +122,9 @@ def test_asked_once_trials_save_and_a_second_driver_is_refused(place: Path, tmp_
     assert process.poll() is None
 
     before = steps(out)
-    process.send_signal(signal.SIGTERM)
+    # To the whole group, as `timeout`, schedulers and closing terminals do it: not even then may
+    # the trials lose what they could have saved.
+    os.killpg(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "stopping: running trials save where they are" in err
@@ -164,7 +167,9 @@ def test_a_driver_that_is_killed_leaves_nothing_running_and_its_trials_go_on(
     wait_until(lambda: steps(out), process)
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
-    process.communicate()
+    _, err = process.communicate()
+    assert "the sweep ended without a word" in err
+    assert "to continue: python -m orchestrator sweep" in err
     # At once, although most of Ray's processes may still be ending.
     done = run(sweep("short.yaml", out), place)
     assert done.code == 0, done.err

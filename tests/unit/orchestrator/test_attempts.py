@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator import attempts as module
 from orchestrator.attempts import attempt, mark_memory_kill, read_attempt
-from orchestrator.errors import WorkerLostError
+from orchestrator.errors import TrialHeldError, WorkerLostError
 from orchestrator.failure import reason_of
 from trainers.errors import StoppedError
 from trainers.progress import never
@@ -152,7 +152,7 @@ def test_a_trial_that_is_held_too_long_says_by_whom(
     monkeypatch.setattr(module, "_LONGEST_WAIT_S", 0.1)
     with (
         attempt(tmp_path, "t", never),
-        pytest.raises(TimeoutError, match=r"process [0-9]+ on .* holds"),
+        pytest.raises(TrialHeldError, match=r"process [0-9]+ on .* holds"),
         attempt(tmp_path, "t", never),
     ):
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import random
 import shutil
@@ -31,6 +32,7 @@ from tests.unit.trainers.interrupted import (
 )
 from trainers import tune
 from trainers.checkpoints import CheckpointSettings
+from trainers.course import Course
 from trainers.errors import DivergedError, StoppedError
 from trainers.progress import EpochReport
 from trainers.resumable import ResumableTrainer, SFTTrainer
@@ -405,3 +407,26 @@ def test_killed_before_the_word_of_completion(lora: Training, undisturbed: Any) 
     tuned = lora()
     assert tuned.notes == ()
     assert outcome(tuned, lora.workdir) == undisturbed()
+
+
+@pytest.mark.parametrize("name", ["lora", "prefix", "sft"])
+def test_a_model_that_is_taken_up_again_decodes_as_the_one_in_memory(
+    tiny_gpt2: Path, tmp_path: Path, name: str
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_gpt2, source)
+    own = json.loads((source / "generation_config.json").read_text())
+    own |= {"repetition_penalty": 1.7, "eos_token_id": [0, 5]}
+    (source / "generation_config.json").write_text(json.dumps(own))
+    training = Training(source, tmp_path / "trial", interrupted_spec(source, name))
+    first, again = training(), training()
+    assert first.model.generation_config.to_dict() == again.model.generation_config.to_dict()
+    assert again.model.generation_config.repetition_penalty in (None, 1.0)
+
+
+def test_a_gradient_norm_without_a_number_can_be_kept(tmp_path: Path) -> None:
+    course = Course()
+    course.add_loss(1, 2.0)
+    course.log(1, 0.5, 1e-3, math.inf)
+    assert course.rows[-1].grad_norm is None
+    assert course.rows[-1].train_loss == 2.0
