@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from orchestrator.environment import set_environment
 from orchestrator.errors import is_disk_full
@@ -56,6 +55,9 @@ app = typer.Typer(
     "tracked and in the tables.",
 )
 
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says where a user may not write, or read."""
+
 _UsageError: Any = typer.BadParameter.__bases__[0]
 """Root of typer's complaints about the command line; which click it comes from has changed."""
 
@@ -80,6 +82,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
+        if error.errno in _FORBIDDEN:
+            say(f"error: {error.filename}: {error.strerror}")
+            sys.exit(2)
         if not is_disk_full(error):
             raise
         say(f"stopped: {error.strerror}: {error.filename or 'a file'} could not be written")
@@ -110,7 +115,7 @@ def sweep(
 ) -> None:
     """Train and evaluate every trial that has no result yet, then write the report."""
     from orchestrator.display import make_display
-    from orchestrator.errors import DiskFullError, RayLostError
+    from orchestrator.errors import DiskFullError, DriverGoneError, RayLostError
     from orchestrator.plan import Planner, sweep_folder
     from orchestrator.preflight import check_device
     from orchestrator.scale import choose_scale, find_gpus
@@ -133,7 +138,7 @@ def sweep(
         ) from error
     has_gpu = bool(gpus) or bool(os.environ.get("RAY_ADDRESS"))
     check_device(loaded, [trial.spec for trial in plan.trials], has_gpu)
-    display = make_display(Console(stderr=True))
+    display = make_display(sys.stderr)
     display.say(f"sweep {loaded.name}, scale {chosen.scale} ({chosen.reason})")
     display.say(
         f"corpus {plan.corpus.source} ({plan.corpus.format}, {len(plan.corpus.dialogues)} sessions)"
@@ -148,7 +153,7 @@ def sweep(
         display.close()
         say(f"interrupted; finished trials are kept in {folder.path}; to continue: {_command()}")
         raise typer.Exit(130) from None
-    except (DiskFullError, RayLostError) as error:
+    except (DiskFullError, DriverGoneError, RayLostError) as error:
         display.close()
         say(f"stopped: {error}")
         say(f"what is finished is kept in {folder.path}; to continue: {_command()}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -210,12 +211,32 @@ class LiveDisplay:
         return Group(head, table)
 
 
-def make_display(console: Console) -> Display:
+class _Watched:
+    """A stream that people watch: a terminal that was closed, or a pipe without reader, ends no sweep."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def make_display(stream: TextIO) -> Display:
     """The display that suits where output goes.
 
     Args:
-        console: on standard error.
+        stream: standard error.
     """
+    console = Console(file=cast(TextIO, _Watched(stream)))
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
 
 

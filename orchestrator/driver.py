@@ -63,6 +63,13 @@ class Driver:
         self.stopping = self.stopping or reason
         os.ftruncate(self.descriptor, 0)
 
+    def in_place(self) -> bool:
+        """Whether the file is still the one that this process has locked."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), os.stat(self.file))
+        except FileNotFoundError:
+            return False
+
     def _write(self, text: str) -> None:
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, text.encode(), 0)

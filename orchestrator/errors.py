@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -36,6 +37,10 @@ class RayLostError(RuntimeError):
     """Ray itself has died; what its trials have saved is kept, and it can be started again."""
 
 
+class DriverGoneError(RuntimeError):
+    """The file that trials run by was taken away: none of them would go on."""
+
+
 class DiskFullError(RuntimeError):
     """The disk is full: no trial can save anything, so the sweep stops; it can be continued.
 
@@ -62,16 +67,18 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def disk_full_message(folder: Path, need_gib: float) -> str:
+def disk_full_message(folder: Path, others: Sequence[Path], need_gib: float) -> str:
     """What a person should know about a full disk.
 
     Args:
-        folder: where the sweep writes.
+        folder: where the sweep writes its results.
+        others: where else things are written on its behalf.
         need_gib: what its trials still have to write at most; 0 where that is not known.
     """
-    free = shutil.disk_usage(folder).free / 2**30
-    need = f"; the trials to run write up to {_size(need_gib)}" if need_gib else ""
-    return f"the disk of {folder} is full: {_size(free)} is free{need}"
+    free = {place: shutil.disk_usage(place).free / 2**30 for place in (folder, *others)}
+    fullest = min(free, key=lambda place: free[place])
+    need = f"; the trials to run write up to {_size(need_gib)}" if fullest == folder else ""
+    return f"the disk of {fullest} is full: {_size(free[fullest])} is free{need}"
 
 
 def _size(gib: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import ray
 from ray import tune
 
@@ -18,6 +21,7 @@ from orchestrator.attempts import excuse_attempt, mark_memory_kill, read_attempt
 from orchestrator.driver import Driver
 from orchestrator.errors import (
     DiskFullError,
+    DriverGoneError,
     RayLostError,
     TrialHeldError,
     WorkerLostError,
@@ -47,6 +51,8 @@ if TYPE_CHECKING:
 _MOST_RESTARTS = 100
 """Workers that a trial may lose in all; far fewer where it gets no further between them."""
 
+_SCRATCH = "sweep-tune-"
+
 _FRUITLESS = 3
 """Tuners that may end, one after the other, without a trial done or failed."""
 
@@ -74,6 +80,7 @@ def run_trials(
 
     Raises:
         DiskFullError: the trials were stopped because nothing can be saved any more.
+        DriverGoneError: the driver's file was removed, so that the trials stopped.
         RayLostError: Ray lost all of its workers again and again.
     """
     waiting = list(work)
@@ -92,6 +99,8 @@ def run_trials(
         if listener.disk_full:
             raise DiskFullError(listener.disk_full)
         left = [one for one in waiting if one.id not in listener.ended]
+        if left and not driver.in_place():
+            raise DriverGoneError(f"{driver.file} was removed while trials ran by it")
         fruitless = fruitless + 1 if len(left) == len(waiting) else 0
         if fruitless > _FRUITLESS:
             raise RayLostError(lost or listener.held or "Tune gave up its trials")
@@ -117,7 +126,8 @@ def _fit(
             bundle["memory"] = min(_in_steps(need.memory_gib) * 2**30, most_memory)
         return tune.PlacementGroupFactory([bundle])
 
-    with tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:
+    _remove_stale_scratch()
+    with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trainable, work=by_id), place),
             param_space={"trial": tune.grid_search(list(by_id))},
@@ -134,6 +144,14 @@ def _fit(
             ),
         )
         tuner.fit()
+
+
+def _remove_stale_scratch() -> None:
+    """Remove what drivers that were killed have left of Tune's own files."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tell_attempts(message: str, work: Sequence[TrialWork], ended: set[str]) -> None:

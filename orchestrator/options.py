@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,23 +25,34 @@ class LoaderOption(StrEnum):
     shift = "shift"
 
 
+def _text(value: Any) -> Any:
+    """A path that can be written down; refuses bytes that are no text."""
+    try:
+        str(value or "").encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"must be UTF-8 text, got {str(value)!r}") from None
+    return value
+
+
 SpaceArgument = Annotated[
     str,
     typer.Argument(
         metavar="NAME_OR_FILE",
+        callback=_text,
         help="A bundled search space (paper_grid, smoke, ...) or a YAML file.",
     ),
 ]
 CorpusOption = Annotated[
     str | None,
     typer.Option(
-        help="`sample`, a HOPE folder or file, or an AnnoMI CSV; over the search space's."
+        callback=_text,
+        help="`sample`, a HOPE folder or file, or an AnnoMI CSV; over the search space's.",
     ),
 ]
 ScaleArgument = Annotated[
     ScaleOption, typer.Option(help="paper: GPT-2 medium and large; laptop: small models, no GPU.")
 ]
-OutOption = Annotated[Path, typer.Option(help="Folder of all sweeps' results.")]
+OutOption = Annotated[Path, typer.Option(callback=_text, help="Folder of all sweeps' results.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a field of every trial; may be repeated."),

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,8 @@ def say(line: str) -> None:
     Args:
         line: may hold what users wrote.
     """
-    typer.echo(_shown(line), err=True)
+    with suppress(OSError):  # Nobody may be there any more to be told.
+        typer.echo(_shown(line), err=True)
 
 
 def _shown(line: str) -> str:

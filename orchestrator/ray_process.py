@@ -61,6 +61,11 @@ def ray_cluster(cpus: int | None, last_word: str) -> Iterator[RayCluster]:
     with _handlers_kept(), _own_process_groups():
         try:
             ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **local)
+        except KeyboardInterrupt:
+            begun = family(child.pid for child in ours.children() if child.pid not in before)
+            ray.shutdown()
+            end_all(begun, grace_s=0.5)
+            raise
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RayLostError(f"Ray could not be started: {first}") from error

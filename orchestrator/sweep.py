@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ from search_spaces.identity import spec_to_dict
 from search_spaces.secrets import hide_secrets
 from trainers.checkpoints import CheckpointSettings
 from trainers.laptop_models import LAPTOP_MODELS
+from trainers.storage import cache_folder
 
 _MOST_LOSSES = 3
 """Times that Ray may die, one after the other, without a trial finished between them."""
@@ -88,6 +90,7 @@ def run_sweep(
         SearchSpaceError: another process drives this sweep.
         KeyboardInterrupt: after trials stopped and Ray was shut down; what is finished is kept.
         DiskFullError: trials had to stop because nothing can be saved.
+        DriverGoneError: the file that names this process as the sweep's driver was removed.
         RayLostError: Ray died again and again.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -128,7 +131,9 @@ class _Sweep:
                     tracking.interrupt()
                     self.write_last_status()
                 if is_disk_full(ended):
-                    message = disk_full_message(folder.path, self.disk_gib)
+                    elsewhere = [Path(tempfile.gettempdir()), cache_folder()]
+                    others = [place for place in elsewhere if place.is_dir()]
+                    message = disk_full_message(folder.path, others, self.disk_gib)
                     raise DiskFullError(message) from ended
                 raise
         status = sweep_status(folder.path)

@@ -168,7 +168,7 @@ class TrackingThread:
 
     def _work(self) -> None:
         try:
-            self._record(False, "the sweep is running")
+            self._record(False, "the sweep has not come to its end")
             self._serve()
         except GivenUpError:
             return  # the one who waited has gone on, and says so
@@ -230,7 +230,7 @@ class TrackingThread:
 
     def _returned(self) -> None:
         self.outage = None
-        self._record(False, "the sweep is running")
+        self._record(False, "the sweep has not come to its end")
         self._tell_once("return", "note: MLflow answers again and has what it missed")
 
     def _catch_up(self) -> None:

@@ -686,3 +686,10 @@ def test_a_dashboard_without_results_is_refused(line: CommandLine) -> None:
     )
     (line.folder / "results" / "tiny").mkdir(parents=True)
     check_refused(line.run("dashboard", "results/tiny"), "there is no MLflow store yet")
+
+
+def test_a_path_that_is_no_text(line: CommandLine) -> None:
+    done = sweep(line, "--corpus", "b\udce4d.csv")
+    assert done.code == 2
+    assert "must be UTF-8 text" in done.err
+    assert "b\\udce4d.csv" in done.err

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import subprocess
+import sys
 import time
 
 import pytest
@@ -126,7 +129,7 @@ def test_durations_read(seconds: float | None, text: str) -> None:
 
 def test_plain_lines_for_logs(clock: Clock) -> None:
     stream = io.StringIO()
-    display = make_display(Console(file=stream, width=40))
+    display = make_display(stream)
     assert isinstance(display, PlainDisplay)
     display.changed(done("a"))  # Before a stage there is nothing to show.
     one = progress(clock)
@@ -144,8 +147,7 @@ def test_plain_lines_for_logs(clock: Clock) -> None:
 
 def test_a_live_table_for_terminals(clock: Clock) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    display = make_display(console)
-    assert isinstance(display, LiveDisplay)
+    display = LiveDisplay(console)
     try:
         one = Progress(
             "first", {**NAMES, "z": "odd[/bold]name"}, done_before=2, slots=2, began=clock.now
@@ -172,3 +174,51 @@ def test_a_live_table_for_terminals(clock: Clock) -> None:
     assert "7/9" in shown
     assert "1.250" in shown
     assert "a [red]message[/red]" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_that_is_gone_ends_no_sweep(terminal: bool) -> None:
+    class Terminal(io.StringIO):
+        gone = False
+
+        def isatty(self) -> bool:
+            return terminal
+
+        def write(self, text: str) -> int:
+            if self.gone:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+        def flush(self) -> None:
+            if self.gone:
+                raise BrokenPipeError
+
+    stream = Terminal()
+    display = make_display(stream)
+    assert isinstance(display, LiveDisplay if terminal else PlainDisplay)
+    display.say("one")
+    stream.gone = True
+    display.say("two")
+    display.close()
+    assert "one" in stream.getvalue()
+    assert "two" not in stream.getvalue()
+
+
+def test_a_reader_that_is_gone_ends_no_sweep() -> None:
+    code = (
+        "from orchestrator.display import make_display\n"
+        "import sys\n"
+        "display = make_display(sys.stderr)\n"
+        "for number in range(2000):\n"
+        "    display.say('x' * 100)\n"
+        "print('went on')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.stdout.read() == "went on\n"
+    process.stdout.close()
+    process.wait()

@@ -113,3 +113,28 @@ def test_stopping_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(os, "pwrite", full)
         driver.stop("disk full")
         assert token_in(driver.file) is None
+
+
+def test_a_file_that_was_removed_or_replaced_is_not_in_place(tmp_path: Path) -> None:
+    with drive(tmp_path, "c") as driver:
+        assert driver.in_place()
+        driver.file.unlink()
+        assert not driver.in_place()
+        driver.file.write_text("")
+        assert not driver.in_place()
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with drive(tmp_path, "c") as driver:
+        should_stop = watch_driver(driver.file, driver.token)
+
+        def stale(file: Path) -> bytes:
+            raise OSError(116, "Stale file handle")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", stale)
+            assert not should_stop()
+        driver.stop("now")
+        assert should_stop()
