@@ -288,7 +288,7 @@ class _Sweep:
             spec=spec,
             model_folder=None if source is None else str(source),
             model_fingerprint=trial.model.fingerprint,
-            metric_versions=metric_versions(trial.spec.metrics),
+            metric_versions=metric_versions(trial.spec),
             folder=str(self.folder.trial(trial.id).resolve()),
             checkpoints=self.options.checkpoints,
             driver_file=str(self.driver.file.resolve()),
