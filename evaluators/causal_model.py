@@ -139,6 +139,19 @@ class CausalModel:
         logits = self._forward(inputs, cache, real, positions)
         return ReadPrompts(logits, cache, real, lengths + self.virtual_tokens)
 
+    def first_scores(self, prompt: Sequence[int]) -> Tensor:
+        """Scores of the token after a prompt, fp32 (V,), read without a cache.
+
+        Args:
+            prompt: token ids; not for models that learn a prompt.
+        """
+        arguments: dict[str, Any] = {"use_cache": False}
+        if "logits_to_keep" in self._accepts:
+            arguments["logits_to_keep"] = 1
+        ids = torch.tensor([list(prompt)], device=self.device)
+        logits: Tensor = self.base(input_ids=ids, **arguments).logits
+        return logits[0, -1].float()
+
     def step(self, tokens: Tensor, cache: Cache, mask: Tensor | None, positions: Tensor) -> Tensor:
         """Read one more token a row.
 

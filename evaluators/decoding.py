@@ -17,12 +17,14 @@ from corpora.dialogue import Pair
 from evaluators import beam_cache, chatmgl_protocol, sampling
 from evaluators.beam_search import Search, start_search
 from evaluators.causal_model import CausalModel
+from evaluators.dialogue_acts import predict_acts
 from evaluators.errors import EvaluationError
 from evaluators.partial import SettledReplies
 from evaluators.replies import Reply, reply_to_pair
 from evaluators.stopping import stop_if_asked
 from search_spaces.errors import one_problem
 from search_spaces.spec import DecodingSpec
+from trainers.act_tokens import act_token
 from trainers.encoding import encode_prompt
 from trainers.errors import is_out_of_memory
 from trainers.progress import ShouldStop, never
@@ -89,17 +91,25 @@ def generate(
     if chatmgl:
         pairs = pairs[: chatmgl_protocol.CHATMGL_TEST_PAIRS]
     new_tokens = chatmgl_protocol.CHATMGL_MAX_NEW_TOKENS if chatmgl else decoding.max_new_tokens
-    room = prompt_room(model, max_length, new_tokens)
+    # An act token takes one place more, between prompt and reply.
+    room = prompt_room(model, max_length, new_tokens + (tuned.acts is not None))
     ids = [
         encode_prompt(tuned.tokenizer, pair.prompt, decoding.prompt_template, room)
         for pair in pairs
     ]
     inputs = tuned.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    predicted: list[str] | list[None] = [None] * len(pairs)
+    if tuned.acts is not None:
+        known_acts = tuned.acts
+        predicted = predict_acts(model, ids, known_acts, should_stop)
+        begun = [known_acts.known(p.act) for p in pairs] if known_acts.given else predicted
+        ids = [[*prompt, known_acts.ids[act]] for prompt, act in zip(ids, begun, strict=True)]
+        inputs = [text + act_token(act) for text, act in zip(inputs, begun, strict=True)]
     widths = sorted(set(beams))
 
     def put_together(number: int, beam: int, text: str) -> Reply:
         reply = reply_to_pair(pairs[number], beam, text, decoding.protocol)
-        return replace(reply, model_input=inputs[number])
+        return replace(reply, model_input=inputs[number], predicted_act=predicted[number])
 
     replies = {
         (beam, number): reply

@@ -9,6 +9,7 @@ from typing import Any
 
 from corpora.dialogue import PairSplits
 from evaluators.decoding import generate
+from evaluators.dialogue_acts import ActScores, score_acts
 from evaluators.partial import PartialReplies
 from evaluators.replies import Reply
 from evaluators.score import Scores, StreamingScorer
@@ -24,6 +25,8 @@ class Evaluation:
 
     parts: dict[str, tuple[tuple[Reply, ...], Scores]]
     """`valid` and `test`: replies by (beam, pair), and their scores."""
+    acts: dict[str, ActScores] = field(default_factory=dict)
+    """`valid` and `test`: how well acts were predicted; empty where the model predicts none."""
     adjusted: dict[str, int] = field(default_factory=dict)
     """`eval_batch_size` where the trial's own ran out of memory; else empty. Replies do not depend
     on it."""
@@ -35,6 +38,10 @@ class Evaluation:
             key: value
             for part, (_, scores) in self.parts.items()
             for key, value in scores.named(part).items()
+        } | {
+            key: value
+            for part, acts in self.acts.items()
+            for key, value in acts.named(part).items()
         }
 
     @property
@@ -44,8 +51,12 @@ class Evaluation:
 
     @property
     def checks(self) -> dict[str, int]:
-        """Counts over the test replies that hint at a model that does not listen."""
-        return self.parts["test"][1].checks
+        """Counts over the test replies that hint at a model that does not listen.
+
+        Where acts are predicted, also the test pairs whose act is unknown.
+        """
+        unknown = {"unknown_acts": self.acts["test"].unknown} if self.acts else {}
+        return self.parts["test"][1].checks | unknown
 
     @property
     def encoder(self) -> dict[str, Any] | None:
@@ -72,6 +83,7 @@ class Evaluation:
                     "reference": reply.reference,
                     "reply": reply.reply,
                     "act": reply.act,
+                    **_predicted(reply),
                     **row,
                 },
                 ensure_ascii=False,
@@ -80,6 +92,10 @@ class Evaluation:
             for reply, row in zip(replies, scores.rows, strict=True)
         ]
         write_atomically(file, "".join(f"{line}\n" for line in lines))
+
+
+def _predicted(reply: Reply) -> dict[str, str]:
+    return {} if reply.predicted_act is None else {"predicted_act": reply.predicted_act}
 
 
 def evaluate(
@@ -120,6 +136,7 @@ def evaluate(
         "test": (pairs.test, spec.decoding.beams),
     }
     parts = {}
+    acts = {}
     with PartialReplies(partial, key) as settled:
         if smaller:
             before = settled.batch_size or spec.decoding.eval_batch_size
@@ -144,5 +161,7 @@ def evaluate(
                 on_batch_size=settled.note_batch_size,
             )
             parts[part] = (tuple(replies), scorer.finish(replies, should_stop))
+            if tuned.acts is not None:
+                acts[part] = score_acts(replies, tuned.acts)
         adjusted = {"eval_batch_size": settled.batch_size} if settled.batch_size else {}
-    return Evaluation(parts, adjusted)
+    return Evaluation(parts, acts, adjusted)

@@ -15,6 +15,7 @@ _DECODING_REVISION = 1
 _ROUGE_REVISION = 1
 _METEOR_REVISION = 1
 _BERTSCORE_REVISION = 1
+_ACTS_REVISION = 1
 """To be raised when our own code changes what a metric, or a reply, comes out as."""
 
 METRIC_VERSIONS: dict[str, str] = {
@@ -24,3 +25,6 @@ METRIC_VERSIONS: dict[str, str] = {
     "bertscore": f"bert-score {version('bert-score')} r{_BERTSCORE_REVISION}",
 }
 """Metric family to the package and revision that compute it."""
+
+ACT_VERSIONS: dict[str, str] = {"acts": f"r{_ACTS_REVISION}"}
+"""Of act accuracy and macro-F1, for trials that predict dialogue acts."""

@@ -28,6 +28,7 @@ _TYPES: Final = {
     "act": (str, type(None)),
     "scored": (str, type(None)),
     "model_input": (str, type(None)),
+    "predicted_act": (str, type(None)),
 }
 """What a line holds beside its part; the fields of a reply."""
 

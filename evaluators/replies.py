@@ -28,6 +28,10 @@ class Reply:
     model_input: str | None = None
     """What the model was given: the prompt in its template, its oldest words cut where it is long."""
 
+    predicted_act: str | None = None
+    """The act that the model predicted, where it predicts acts; its reply follows that one or,
+    where acts are given, the reference's."""
+
     @property
     def scored_text(self) -> str:
         """The text that metrics see."""

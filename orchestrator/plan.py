@@ -9,7 +9,7 @@ from typing import Any
 
 from corpora.dialogue import Corpus
 from corpora.read import read_corpus
-from evaluators.metric_versions import METRIC_VERSIONS
+from evaluators.metric_versions import ACT_VERSIONS, METRIC_VERSIONS
 from orchestrator.preflight import check_specs
 from orchestrator.scale import ChosenScale
 from orchestrator.storage import SweepFolder
@@ -19,7 +19,8 @@ from search_spaces.expand import expand_stage
 from search_spaces.identity import spec_to_dict, trial_id, trial_name
 from search_spaces.secrets import hide_secrets
 from search_spaces.space import SearchSpace, Stage
-from search_spaces.spec import CorpusSpec, MetricsSpec, TrialSpec
+from search_spaces.spec import CorpusSpec, TrialSpec
+from trainers.act_tokens import uses_acts
 from trainers.pretrained import Pretrained, find_model
 
 
@@ -168,7 +169,7 @@ class Planner:
                 spec,
                 corpus_hash=self.corpus(spec.corpus).content_hash,
                 model_fingerprint=model.fingerprint,
-                metric_versions=metric_versions(spec.metrics),
+                metric_versions=metric_versions(spec),
             ),
             name=trial_name(spec),
             spec=spec,
@@ -313,14 +314,15 @@ def sweep_folder(out: Path, space: SearchSpace) -> SweepFolder:
     return SweepFolder(folder)
 
 
-def metric_versions(metrics: MetricsSpec) -> dict[str, str]:
-    """Versions of the metrics that score a trial; BERTScore's only where it is computed.
+def metric_versions(spec: TrialSpec) -> dict[str, str]:
+    """Versions of the metrics that score a trial: of those alone that are computed.
 
     Args:
-        metrics: the trial's.
+        spec: the trial.
     """
-    return {
+    versions = {
         name: number
         for name, number in METRIC_VERSIONS.items()
-        if name != "bertscore" or metrics.bertscore_model is not None
+        if name != "bertscore" or spec.metrics.bertscore_model is not None
     }
+    return versions | ACT_VERSIONS if uses_acts(spec) else versions

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from corpora.act_labels import require_acts
 from corpora.dialogue import Corpus
 from corpora.loaders import build_pairs
 from evaluators.chatmgl_protocol import CHATMGL_MAX_NEW_TOKENS
@@ -16,6 +17,7 @@ from orchestrator.resources import read_config, read_shape
 from search_spaces.errors import InputError, Problem, SearchSpaceError
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.spec import CorpusSpec, DeltaSettings, TrialSpec
+from trainers.act_tokens import uses_acts
 from trainers.errors import ModelError
 from trainers.laptop_models import LAPTOP_MODELS
 from trainers.model_files import find_dangers
@@ -53,6 +55,9 @@ def check_specs(
     once("wordnet", require_wordnet)
     for spec, model in trials:
         once(f"pairs {spec.corpus} {spec.loader} {spec.split}", partial(_check_pairs, corpus, spec))
+        if uses_acts(spec):
+            key = f"acts {spec.corpus} {spec.loader} {spec.split}"
+            once(key, partial(_check_acts, corpus, spec))
         if model.folder is not None:
             once(f"files {model.folder}", partial(_check_files, model.folder))
             once(f"shape {model.folder}", partial(read_shape, model.folder))
@@ -67,6 +72,10 @@ def check_specs(
 
 def _check_pairs(corpus: Callable[[CorpusSpec], Corpus], spec: TrialSpec) -> None:
     build_pairs(corpus(spec.corpus), spec.loader, spec.split)
+
+
+def _check_acts(corpus: Callable[[CorpusSpec], Corpus], spec: TrialSpec) -> None:
+    require_acts(spec.corpus.corpus, build_pairs(corpus(spec.corpus), spec.loader, spec.split))
 
 
 def _check_files(folder: Path) -> None:
@@ -99,6 +108,16 @@ def _length_problems(
                     f"max_length={2 * CHATMGL_MAX_NEW_TOKENS}",
                 )
             )
+    elif uses_acts(spec) and new_tokens + 1 >= longest:
+        problems.append(
+            Problem(
+                space.name,
+                place,
+                "`max_new_tokens + 1 < max_length` must hold, so that a prompt and its act have room",
+                f"max_new_tokens={new_tokens}, max_length={longest}",
+                f"max_new_tokens={longest // 2}",
+            )
+        )
     elif new_tokens >= longest:
         problems.append(
             Problem(

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from search_spaces.errors import InputError, one_problem
-from search_spaces.spec import BaseSettings, DeltaSettings, TrialSpec
+from search_spaces.spec import BaseSettings, DeltaSettings, DialogueActSettings, TrialSpec
 from trainers.model_files import read_object
 
 _SHARES = (1 / 8, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2)
@@ -128,12 +128,13 @@ def estimate_memory_gib(spec: TrialSpec, shape: ModelShape, on_gpu: bool) -> flo
     """
     training = spec.training
     bytes_per_value = 4 if training.precision == "fp32" else 2
-    trained = _trained_share(spec) * shape.parameters
+    trained, added, kept_by_adapters = _trained(spec, shape)
     tokens = training.batch_size * training.max_length
     kept = 6.0 if training.gradient_checkpointing else 34.0
     learning = (
         12.0 * trained
         + kept / 2 * bytes_per_value * tokens * shape.layers * shape.width
+        + bytes_per_value * tokens * kept_by_adapters
         + 3 * 4.0 * tokens * shape.vocabulary
     )
     rows = spec.decoding.eval_batch_size * max(spec.decoding.beams)
@@ -142,7 +143,7 @@ def estimate_memory_gib(spec: TrialSpec, shape: ModelShape, on_gpu: bool) -> flo
         cache = min(cache, 2.0**30)
     generating = cache + 3 * 4.0 * rows * shape.vocabulary
     peak = generating if isinstance(spec.method, BaseSettings) else max(learning, generating)
-    return _CONTEXT_GIB + _MARGIN * (4.0 * shape.parameters + peak) / 2**30
+    return _CONTEXT_GIB + _MARGIN * (4.0 * (shape.parameters + added) + peak) / 2**30
 
 
 def estimate_disk_gib(spec: TrialSpec, shape: ModelShape) -> tuple[float, float]:
@@ -155,7 +156,8 @@ def estimate_disk_gib(spec: TrialSpec, shape: ModelShape) -> tuple[float, float]
         spec: the trial.
         shape: its model's.
     """
-    kept = 4.0 * _trained_share(spec) * shape.parameters / 2**30
+    trained, _, _ = _trained(spec, shape)
+    kept = 4.0 * trained / 2**30
     return kept, 6 * kept
 
 
@@ -174,8 +176,19 @@ def trial_resources(memory_gib: float, gpu_memory_gib: float | None) -> TrialRes
     return TrialResources(cpus=1, gpus=1)
 
 
-def _trained_share(spec: TrialSpec) -> float:
-    if isinstance(spec.method, BaseSettings):
-        return 0.0
-    # An adapter is at most a few per cent of its base; its activations count in full all the same.
-    return 0.05 if isinstance(spec.method, DeltaSettings) else 1.0
+def _trained(spec: TrialSpec, shape: ModelShape) -> tuple[float, float, float]:
+    """Parameters that are trained, those of them that are added, and values kept for them a token."""
+    match spec.method:
+        case BaseSettings():
+            return 0.0, 0.0, 0.0
+        case DeltaSettings(peft_type="houlsby" | "parallel" as kind, bottleneck=size):
+            adapters = shape.layers * (2 if kind == "houlsby" else 1)
+            added = float(adapters * (2 * shape.width * size + size + shape.width))
+            # Of each: what it reads and what it gives, and the bottleneck before and after the
+            # non-linearity.
+            return added, added, float(adapters * 2 * (shape.width + size))
+        case DeltaSettings() | DialogueActSettings(tuning="lora"):
+            # An adapter is at most a few per cent of its base; its activations count in full.
+            return 0.05 * shape.parameters, 0.0, 0.0
+        case _:
+            return float(shape.parameters), 0.0, 0.0

@@ -302,7 +302,7 @@ class _Sweep:
             model_folder=None if source is None else str(source),
             model_fingerprint=trial.model.fingerprint,
             corpus_hash=self.planner.corpus(trial.spec.corpus).content_hash,
-            metric_versions=metric_versions(trial.spec.metrics),
+            metric_versions=metric_versions(trial.spec),
             folder=str(self.folder.trial(trial.id).resolve()),
             checkpoints=self.options.checkpoints,
             driver_file=str(self.driver.file.resolve()),

@@ -192,8 +192,10 @@ def _train_and_evaluate(
             "seconds": round(tuned.seconds + spent.eval_seconds, 3),
             "train_seconds": round(tuned.seconds, 3),
             "eval_seconds": round(spent.eval_seconds, 3),
+            "seconds_per_step": tuned.seconds_per_step,
             "trainable_parameters": tuned.trainable_parameters,
             "total_parameters": tuned.total_parameters,
+            "trainable_share": tuned.trainable_parameters / tuned.total_parameters,
             "peak_memory_gib": spent.peak_memory_gib,
         },
         "data": {

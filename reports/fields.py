@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.json_files import Json
+from search_spaces.expand import PEFT_READS
+from search_spaces.fields import method_fields
 from search_spaces.spec import TrainingSpec
 
 TRAINING_FIELDS = frozenset(field.name for field in dataclasses.fields(TrainingSpec))
 """Fields that a method which does not train ignores."""
+
+_DELTA_FIELDS = frozenset(method_fields("delta"))
 
 DASH = "\u2013"
 """What stands where a row has no such value."""
@@ -45,9 +49,13 @@ def flatten_spec(spec: Json) -> dict[str, Any]:
 def effective_fields(spec: Json) -> dict[str, Any]:
     """The flat fields that the method reads: an untrained model has no learning rate."""
     flat = flatten_spec(spec)
-    if is_trained(spec):
+    if not is_trained(spec):
+        return {name: value for name, value in flat.items() if name not in TRAINING_FIELDS}
+    reads = PEFT_READS.get(str(flat.get("peft_type")))
+    if flat["method"] != "delta" or reads is None:
         return flat
-    return {name: value for name, value in flat.items() if name not in TRAINING_FIELDS}
+    ignored = _DELTA_FIELDS - reads - {"peft_type"}
+    return {name: value for name, value in flat.items() if name not in ignored}
 
 
 def is_trained(spec: Json) -> bool:
@@ -56,9 +64,12 @@ def is_trained(spec: Json) -> bool:
 
 
 def method_label(spec: Json) -> str:
-    """The method's kind, with the kind of delta tuning where it is one: `delta (lora)`."""
+    """The method's kind, with what tells its variants apart: `delta (lora)`."""
     settings = spec["method"]
     kind = str(settings["kind"])
+    if kind == "dialogue_act":
+        lora = ", lora" if settings.get("tuning") == "lora" else ""
+        return f"{kind} ({settings.get('acts', 'predicted')}{lora})"
     return f"{kind} ({settings['peft_type']})" if settings.get("peft_type") else kind
 
 

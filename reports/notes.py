@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from reports.fields import flatten_spec, shown_model, without_seed
+from reports.fields import DASH, flatten_spec, shown_model, without_seed
 from reports.results import FailedTrial, Stage, SweepResults, Trial, TrialResult
 from reports.table import Row
 
@@ -44,10 +44,43 @@ def table_notes(
         *(_winner_note(sweep, stage, trials) for stage in sweep.stages),
         _shared_note(done),
         *_reply_notes(done),
+        _act_note(done),
         _memory_note(done),
         _failure_note(trials),
     ]
     return tuple(note for note in notes if note)
+
+
+def cost_notes(trials: Sequence[Trial], rows: Iterable[Row]) -> tuple[str, ...]:
+    """The notes under a table of costs, in the order they are read.
+
+    Args:
+        trials: the trials behind the table's rows.
+        rows: the rows themselves.
+    """
+    done = [trial for trial in trials if isinstance(trial, TrialResult)]
+    seeds = any(cell.spread is not None for row in rows for cell in row.cells)
+    notes = [
+        "Trained: parameters that training can change, and their share of all the model's. Memory:"
+        " the most held at any time, training or generating: of the GPU; without one, of the whole"
+        " process, with what earlier trials left in it. Time: of an optimiser step, validation and checkpoints apart; n/a where none was"
+        " timed." + (" Several seeds: mean ± sample standard deviation." if seeds else ""),
+        _device_note(done),
+        _memory_note(done),
+        _failure_note(trials),
+    ]
+    return tuple(note for note in notes if note)
+
+
+def _device_note(done: Iterable[TrialResult]) -> str:
+    """Where costs were measured."""
+    devices = dict.fromkeys(str(trial.provenance.get("device") or "unknown") for trial in done)
+    if not devices:
+        return ""
+    text = f"Measured on: {'; '.join(devices)}."
+    if len(devices) > 1:
+        text += " Compare within a device."
+    return f"{text} Trials that run side by side slow one another down."
 
 
 def _published_note(rows: Iterable[Row]) -> str:
@@ -208,12 +241,42 @@ def _reply_notes(done: Iterable[TrialResult]) -> Iterable[str]:
             yield f"{words}: {_listed([f'{name} {count}' for name, count in counts.items()])}."
 
 
+def _act_note(done: Iterable[TrialResult]) -> str:
+    """How well acts were predicted, row by row, as a mean over the row's seeds."""
+    rows: dict[str, list[TrialResult]] = {}
+    for trial in done:
+        if "test/act_accuracy" in trial.scores or trial.checks.get("unknown_acts"):
+            rows.setdefault(without_seed(trial.spec), []).append(trial)
+    if not rows:
+        return ""
+    named = []
+    for trials in rows.values():
+        name = trials[0].name + (f" (mean of {len(trials)} seeds)" if trials[1:] else "")
+        unknown = int(trials[0].checks.get("unknown_acts") or 0)
+        pairs = _scored_pairs(trials[0])
+        means = [
+            statistics.fmean(found)
+            if (found := [t.scores[k] for t in trials if k in t.scores])
+            else None
+            for k in ("test/act_accuracy", "test/act_macro_f1")
+        ]
+        accuracy, f1 = (DASH if mean is None else f"{mean:.3f}" for mean in means)
+        named.append(f"{name} {accuracy} / {f1} over {pairs - unknown} of {pairs} pairs")
+    return (
+        f"Predicted dialogue acts, accuracy / macro-F1: {_listed(named)}; pairs whose act is unknown"
+        " are left out."
+    )
+
+
+def _scored_pairs(trial: TrialResult) -> int:
+    return int(trial.data.get("scored_test_pairs") or trial.data.get("test_pairs") or 0)
+
+
 def _out_of(trial: TrialResult, check: str) -> int:
     """How many replies a check looked at: those of training, or those to test pairs at each beam."""
     if check == "truncated_references":
         return int(trial.data.get("train_pairs") or 0)
-    pairs = int(trial.data.get("scored_test_pairs") or trial.data.get("test_pairs") or 0)
-    return pairs * len(flatten_spec(trial.spec).get("beams") or (1,))
+    return _scored_pairs(trial) * len(flatten_spec(trial.spec).get("beams") or (1,))
 
 
 def _memory_note(done: Iterable[TrialResult]) -> str:

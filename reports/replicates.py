@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reports.fields import (
@@ -40,8 +41,17 @@ class Replicates:
     def cell(self, column: Column, published: Published | None) -> Cell:
         """A metric's mean over the seeds that are done; where none is, why not."""
         printed = None if published is None else published.value(column.key)
-        scores = (score_on_test(trial.scores, column.key) for trial in self.done)
-        values = [score for score in scores if score is not None]
+        scores = [score_on_test(trial.scores, column.key) for trial in self.done]
+        return self._cell(column, scores, printed)
+
+    def cost_cell(self, column: Column) -> Cell:
+        """A cost's mean over the seeds that are done; where none is, why not."""
+        cell = self._cell(column, [cost_of(trial, column.key) for trial in self.done], None)
+        # What is counted, and not measured, is the same for every seed.
+        return replace(cell, spread=cell.spread or None)
+
+    def _cell(self, column: Column, found: Iterable[float | None], printed: float | None) -> Cell:
+        values = [value for value in found if value is not None]
         if values:
             return Cell(
                 "value",
@@ -142,9 +152,16 @@ def floors_of(
 def _fits(floor: Floor, spec: Mapping[str, Any]) -> bool:
     """Whether a floor's test set and scoring are those of a specification, as far as it says."""
     return all(
-        floor.settings.get(part, spec.get(part)) == spec.get(part)
+        _scored_by(floor.settings.get(part, spec.get(part))) == _scored_by(spec.get(part))
         for part in ("split", "corpus", "metrics")
     )
+
+
+def _scored_by(part: Any) -> Any:
+    """A part of a specification without `privacy`, which changes no score; floors do not have it."""
+    if not isinstance(part, Mapping):
+        return part
+    return {name: value for name, value in part.items() if name != "privacy"}
 
 
 def floor_cell(floor: Floor, column: Column) -> Cell:
@@ -153,6 +170,22 @@ def floor_cell(floor: Floor, column: Column) -> Cell:
     if value is None:
         value = score_on_test(floor.scores, column.key.split("_beam")[0])
     return Cell("n/a" if value is None else "value", column.decimals, value, int(value is not None))
+
+
+def cost_of(trial: TrialResult, name: str) -> float | None:
+    """A part of what a trial cost; absent where it was not measured.
+
+    Args:
+        trial: one that is done.
+        name: as in its `cost`, or `trainable_percent`.
+    """
+    if name == "trainable_percent":
+        trained, total = (cost_of(trial, f"{part}_parameters") for part in ("trainable", "total"))
+        return None if trained is None or not total else 100 * trained / total
+    value = trial.cost.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def score_on_test(scores: Mapping[str, float], metric: str) -> float | None:

@@ -9,7 +9,10 @@ from reports.delivery import read_delivery
 from reports.results import read_sweep
 
 REPORT_FOLDER = "report"
-TABLE_NAMES = ("table1", "table2", "table1_chatmgl", "table2_chatmgl")
+TABLE_NAMES = (
+    *("table1", "table2", "table3"),
+    *("table1_chatmgl", "table2_chatmgl", "table3_chatmgl"),
+)
 TABLE_FORMATS = ("md", "tex", "csv", "html")
 
 

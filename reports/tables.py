@@ -1,4 +1,4 @@
-"""The study's two tables out of a sweep's results: parameters, and methods.
+"""The study's two tables out of a sweep's results, parameters and methods, and one of costs.
 
 Replies scored under the `chatmgl` protocol never share a table with clean ones.
 """
@@ -15,7 +15,7 @@ from reports.fields import (
     method_label,
     shown_value,
 )
-from reports.notes import scale_warning, table_notes
+from reports.notes import cost_notes, scale_warning, table_notes
 from reports.published import EVALUATION, PARAMETERS, PublishedEvaluation
 from reports.replicates import (
     Published,
@@ -46,8 +46,15 @@ _TEST_SET = ("split", "corpus", "metrics")
 """Parts of a specification that a floor has too."""
 
 _TITLES = {STUDY_NAME: "In the paper"}
-_NEVER_COLUMNS = ("seed", "method", "peft_type", "protocol")
+_NEVER_COLUMNS = ("seed", "method", "peft_type", "acts", "tuning", "protocol")
 """Fields that a varying column is never made of: averaged over, or said by another label."""
+
+_COSTS = (
+    Column("trainable_parameters", "Trained", "parameters", 0),
+    Column("trainable_percent", "Trained", "% of all", 3),
+    Column("peak_memory_gib", "Memory", "peak GiB", 2),
+    Column("seconds_per_step", "Time", "s/step", 3),
+)
 
 
 def report_tables(sweep: SweepResults) -> tuple[Table, ...]:
@@ -55,7 +62,7 @@ def report_tables(sweep: SweepResults) -> tuple[Table, ...]:
     made = (
         make(sweep, protocol)
         for protocol in PROTOCOLS
-        for make in (parameter_table, evaluation_table)
+        for make in (parameter_table, evaluation_table, cost_table)
     )
     return tuple(table for table in made if table is not None)
 
@@ -118,12 +125,7 @@ def evaluation_table(sweep: SweepResults, protocol: str = "clean") -> Table | No
     Returns:
         Nothing where the sweep has no such trial.
     """
-    stages = {stage.name for stage in sweep.stages if stage.table == "methods"}
-    for stage in sweep.stages:
-        specs = [sweep.trials[trial].spec for trial in stage.trials if trial in sweep.trials]
-        if stage.table is None and len({method_label(spec) for spec in specs}) > 1:
-            stages.add(stage.name)
-    groups = group_replicates(sweep, stages, protocol)
+    groups = group_replicates(sweep, _method_stages(sweep), protocol)
     if not groups:
         return None
     varying = varying_fields(groups)
@@ -146,6 +148,50 @@ def evaluation_table(sweep: SweepResults, protocol: str = "clean") -> Table | No
     return _table(sweep, "table2", caption, groups, fields, columns, rows, protocol)
 
 
+def cost_table(sweep: SweepResults, protocol: str = "clean") -> Table | None:
+    """Table 3, ours: what each tuning method costs, for the rows of table 2.
+
+    Args:
+        sweep: the results.
+        protocol: `clean`, or `chatmgl` for the trials of that table.
+
+    Returns:
+        Nothing where the sweep has no such trial.
+    """
+    groups = group_replicates(sweep, _method_stages(sweep), protocol)
+    if not groups:
+        return None
+    varying = varying_fields(groups)
+    fields = ["method", *(["model"] if "model" in varying else []), "loader"]
+    fields += [f for f in varying if f not in (*fields, *_NEVER_COLUMNS)]
+    fields = _with_seeds(fields, groups)
+    rows = tuple(
+        _row(
+            "trial",
+            fields,
+            _labels(group),
+            [group.cost_cell(column) for column in _COSTS],
+            [trial.id for trial in group.trials],
+        )
+        for group in groups
+    )
+    trials = [trial for group in groups for trial in group.trials]
+    table = _table(
+        sweep, "table3", "What each method costs", groups, fields, _COSTS, rows, protocol
+    )
+    return replace(table, notes=cost_notes(trials, rows))
+
+
+def _method_stages(sweep: SweepResults) -> set[str]:
+    """Stages that compare methods: those that say so, or that have several and say nothing."""
+    stages = {stage.name for stage in sweep.stages if stage.table == "methods"}
+    for stage in sweep.stages:
+        specs = [sweep.trials[trial].spec for trial in stage.trials if trial in sweep.trials]
+        if stage.table is None and len({method_label(spec) for spec in specs}) > 1:
+            stages.add(stage.name)
+    return stages
+
+
 def _rows(
     sweep: SweepResults,
     groups: Sequence[Replicates],
@@ -159,13 +205,7 @@ def _rows(
     rows: list[Row] = []
     for index, group in enumerate(groups):
         published = matches.get(index)
-        done, planned = len(group.done), len(group.trials)
-        labels = {
-            **effective_fields(group.spec),
-            "method": method_label(group.spec),
-            STUDY_NAME: _study_name(published),
-            SEEDS: done if done == planned else f"{done} of {planned}",
-        }
+        labels = {**_labels(group), STUDY_NAME: _study_name(published)}
         cells = [group.cell(column, published) for column in columns]
         rows.append(_row("trial", fields, labels, cells, [trial.id for trial in group.trials]))
     for settings, published in missing:
@@ -180,6 +220,16 @@ def _rows(
         if row not in rows:  # the same test set under other beam widths
             rows.append(row)
     return mark_best(rows, fields.index("loader") if "loader" in fields else None)
+
+
+def _labels(group: Replicates) -> dict[str, object]:
+    """What a row of trials can say of itself, by field."""
+    done, planned = len(group.done), len(group.trials)
+    return {
+        **effective_fields(group.spec),
+        "method": method_label(group.spec),
+        SEEDS: done if done == planned else f"{done} of {planned}",
+    }
 
 
 def _row(

@@ -14,6 +14,7 @@ from search_spaces.space import MethodEntry, SearchSpace, Stage
 from search_spaces.spec import (
     BaseSettings,
     DeltaSettings,
+    DialogueActSettings,
     Scale,
     TrainingSpec,
     TrialSpec,
@@ -26,7 +27,7 @@ _MODEL_AT_SCALE: dict[str, dict[Scale, str]] = {
     "medium": {"paper": "gpt2-medium", "laptop": "laptop-medium"},
     "large": {"paper": "gpt2-large", "laptop": "laptop-large"},
 }
-_PEFT_READS = {
+PEFT_READS = {
     "lora": {"rank", "alpha", "dropout", "target_modules"},
     "ia3": {"target_modules"},
     "prefix": {"num_virtual_tokens"},
@@ -34,7 +35,10 @@ _PEFT_READS = {
     "p-tuning": {"num_virtual_tokens"},
     "ln-tuning": set[str](),
     "bitfit": set[str](),
+    "houlsby": {"bottleneck", "non_linearity"},
+    "parallel": {"bottleneck", "non_linearity", "adapter_scale"},
 }
+"""Settings of delta tuning that each of its kinds reads."""
 
 
 def expand_stage(
@@ -170,7 +174,9 @@ def _ignored(spec: TrialSpec) -> frozenset[str]:
     """Bare names of the fields that nothing reads when this trial runs."""
     ignored: set[str] = set()
     if isinstance(spec.method, DeltaSettings):
-        ignored |= method_fields("delta") - _PEFT_READS[spec.method.peft_type] - {"peft_type"}
+        ignored |= method_fields("delta") - PEFT_READS[spec.method.peft_type] - {"peft_type"}
+    if isinstance(spec.method, DialogueActSettings) and spec.method.tuning == "full":
+        ignored |= {"rank", "alpha"}
     if spec.decoding.protocol == "chatmgl":
         ignored |= {"max_new_tokens", "length_penalty"}
     if spec.metrics.bertscore_model is None:

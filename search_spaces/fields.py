@@ -17,6 +17,8 @@ from search_spaces.spec import (
     CorpusSpec,
     DecodingSpec,
     DeltaSettings,
+    DialogueActSettings,
+    Method,
     MetricsSpec,
     SftSettings,
     SplitSpec,
@@ -33,10 +35,11 @@ PARTS: dict[str, type] = {
 }
 """The parts of a trial's specification, by the field that holds them."""
 
-METHODS: dict[str, type[BaseSettings | SftSettings | DeltaSettings]] = {
+METHODS: dict[str, type[Method]] = {
     "base": BaseSettings,
     "sft": SftSettings,
     "delta": DeltaSettings,
+    "dialogue_act": DialogueActSettings,
 }
 """Settings class of each method, by its kind."""
 

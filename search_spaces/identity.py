@@ -10,7 +10,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from search_spaces.spec import BaseSettings, CorpusSpec, DeltaSettings, TrialSpec
+from search_spaces.spec import (
+    BaseSettings,
+    CorpusSpec,
+    DeltaSettings,
+    DialogueActSettings,
+    TrialSpec,
+)
 
 _ID_DIGITS = 16
 
@@ -100,12 +106,17 @@ def short_number(value: float) -> str:
 
 def _method_name(spec: TrialSpec) -> str:
     method = spec.method
+    if isinstance(method, DialogueActSettings):
+        lora = f"-lora-r{method.rank}" if method.tuning == "lora" else ""
+        return f"{method.kind}-{method.acts}{lora}"
     if not isinstance(method, DeltaSettings):
         return method.kind
     if method.peft_type == "lora":
         return f"lora-r{method.rank}"
     if method.peft_type in ("prefix", "prompt", "p-tuning"):
         return f"{method.peft_type}-n{method.num_virtual_tokens}"
+    if method.peft_type in ("houlsby", "parallel"):
+        return f"{method.peft_type}-b{method.bottleneck}"
     return method.peft_type
 
 

@@ -25,7 +25,7 @@ from search_spaces.fields import (
     trial_fields,
     unknown_name,
 )
-from search_spaces.spec import BaseSettings, DeltaSettings, Scale, SftSettings
+from search_spaces.spec import Method, Scale
 from search_spaces.yaml_file import Path_, YamlFile, read_yaml
 
 Table = Literal["parameters", "methods"]
@@ -56,7 +56,7 @@ _STAGE_KEYS = ("name", "table", "from", "grid", "zip", "exclude", "methods", "se
 class MethodEntry:
     """One entry of a stage's `methods`."""
 
-    settings: BaseSettings | SftSettings | DeltaSettings
+    settings: Method
     written: frozenset[str]
     """The method's own fields that the entry names; an axis of that name does not change them."""
     overrides: Mapping[str, Any]

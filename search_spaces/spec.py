@@ -1,7 +1,7 @@
 """The frozen specification of one trial: everything that its result depends on.
 
 Field names are unique over all parts, so that a search space, `--set`, an MLflow parameter and a
-table column can call a field by its bare name.
+table column can call a field by its bare name. Methods share a name where it means the same (`rank`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ Privacy = Literal["redact", "drop", "off"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Protocol = Literal["clean", "chatmgl"]
 Scale = Literal["paper", "laptop"]
-PeftType = Literal["lora", "prefix", "prompt", "p-tuning", "ia3", "ln-tuning", "bitfit"]
+Acts = Literal["predicted", "gold", "none"]
+PeftType = Literal[
+    "lora",
+    "prefix",
+    "prompt",
+    "p-tuning",
+    "ia3",
+    "ln-tuning",
+    "bitfit",
+    "houlsby",
+    "parallel",
+]
+NonLinearity = Literal["relu", "gelu", "silu", "tanh"]
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**63)]
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63)]
@@ -176,9 +188,32 @@ class DeltaSettings:
     """Module names that get LoRA or IA3; absent: PEFT's own choice for the architecture."""
     num_virtual_tokens: PositiveInt = 16
     """Length of the learned prefix or prompt."""
+    bottleneck: PositiveInt = 64
+    """Width of a bottleneck adapter (`houlsby`, `parallel`)."""
+    non_linearity: NonLinearity | None = None
+    """Within a bottleneck adapter; absent: its paper's own, `gelu` for houlsby, `relu` for parallel."""
+    adapter_scale: PositiveFloat = 4.0
+    """Share of a `parallel` adapter in the sum."""
 
 
-MethodSettings = Annotated[BaseSettings | SftSettings | DeltaSettings, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DialogueActSettings:
+    """Tuning in which a control token before the reply names the reply's dialogue act."""
+
+    kind: Literal["dialogue_act"] = "dialogue_act"
+    acts: Acts = "predicted"
+    """The act that a reply is generated with: the model's own prediction, or the reference's
+    (`gold`). `none` is the control: the same training without act tokens."""
+    tuning: Literal["full", "lora"] = "full"
+    """What is trained: every parameter, or a LoRA beside the rows of the act tokens."""
+    rank: PositiveInt = 8
+    """LoRA rank."""
+    alpha: PositiveFloat = 16.0
+    """LoRA scale is `alpha / rank`."""
+
+
+Method = BaseSettings | SftSettings | DeltaSettings | DialogueActSettings
+MethodSettings = Annotated[Method, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

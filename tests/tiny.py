@@ -13,9 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from corpora.dialogue import Pair, PairSplits
 from search_spaces.spec import (
-    BaseSettings,
     DecodingSpec,
-    DeltaSettings,
+    Method,
     SftSettings,
     TrainingSpec,
     TrialSpec,
@@ -63,7 +62,7 @@ def make_tiny_tokenizer(*, opening: bool = False) -> PreTrainedTokenizerBase:
 
 def tiny_spec(
     model: Path | str = "tiny",
-    method: BaseSettings | SftSettings | DeltaSettings | None = None,
+    method: Method | None = None,
     *,
     max_new_tokens: int = 8,
     seed: int = 0,
@@ -98,6 +97,7 @@ def tiny_pairs(train: int = 6, valid: int = 2, test: int = 3) -> PairSplits:
             session=f"s{number}",
             prompt=" ".join(words[: 3 + number * 5 % len(words)]),
             reference=" ".join(reply.split()[: 2 + number * 3 % 7]),
+            act=("question", "reflection", None)[number % 3],
         )
 
     pairs = [pair(number) for number in range(train + valid + test)]

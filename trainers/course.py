@@ -34,11 +34,40 @@ class Course:
         self._logged_step = int(known.get("logged_step", 0))
         self._earlier_s = float(known.get("seconds", 0.0))
         self._began = time.monotonic()
+        self._steps_s = float(known.get("steps_s", 0.0))
+        self._timed_steps = int(known.get("timed_steps", 0))
+        self._first_step_s: float | None = known.get("first_step_s")
+        self._is_first = True
+        self._step_began = self._began
 
     @property
     def seconds(self) -> float:
         """Training time over all attempts; what was lost with a killed one does not count."""
         return self._earlier_s + time.monotonic() - self._began
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Mean time of an optimiser step, over all attempts; absent where none was done.
+
+        Validation and checkpoints are not in it, nor the first step of each attempt: it is slower
+        than the others, for what is set up in it. A training of one step has that alone.
+        """
+        if self._timed_steps:
+            return self._steps_s / self._timed_steps
+        return self._first_step_s
+
+    def begin_step(self) -> None:
+        """An optimiser step begins."""
+        self._step_began = time.monotonic()
+
+    def end_step(self) -> None:
+        """The optimiser step that was begun is done."""
+        took = time.monotonic() - self._step_began
+        if self._is_first:
+            self._first_step_s, self._is_first = took, False
+        else:
+            self._steps_s += took
+            self._timed_steps += 1
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON data."""
@@ -51,6 +80,9 @@ class Course:
             "loss_sum": self._loss_sum,
             "logged_step": self._logged_step,
             "seconds": self.seconds,
+            "steps_s": self._steps_s,
+            "timed_steps": self._timed_steps,
+            "first_step_s": self._first_step_s,
         }
 
     def add_loss(self, step: int, loss: float) -> None:

@@ -2,7 +2,8 @@
 
 Sources: LoRA (Hu et al. 2021), prefix tuning (Li and Liang 2021), prompt tuning (Lester et al.
 2021), P-tuning (Liu et al. 2021), IA3 (Liu et al. 2022), LN tuning (Qi et al. 2022) by PEFT;
-BitFit (Ben Zaken et al. 2021) by hand, because PEFT has no type for "the biases alone".
+BitFit (Ben Zaken et al. 2021) by hand, because PEFT has no type for "the biases alone";
+bottleneck adapters by `bottleneck.py`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def train_delta(
         source: folder of the model to start from.
         pairs: training and validation pairs.
         workdir: the trial's folder; the adapter is saved under `model/` in PEFT's format
-            (BitFit: as a whole model).
+            (BitFit: as a whole model; bottleneck adapters: as `bottleneck_files.py` says).
         on_epoch: told of every finished epoch.
         checkpoints: how often to save.
         should_stop: asked after every optimiser step.
@@ -68,10 +69,9 @@ def train_delta(
                 "false",
             )
         )
-    whole = settings.peft_type == "bitfit"
     return tune(
         lambda: _build(spec, settings, source),
-        load_model if whole else lambda folder: _load_adapted(source, folder),
+        lambda folder: _load(settings, source, folder),
         spec,
         source,
         pairs,
@@ -100,15 +100,31 @@ def _build(
     set_seed(spec.seed)
     base, tokenizer = load_model(source)
     check_length(base.config, spec, virtual_tokens(settings))
-    adapted = _open_biases(base) if settings.peft_type == "bitfit" else _adapt(base, settings)
-    return adapted, tokenizer
+    match settings.peft_type:
+        case "bitfit":
+            return _open_biases(base), tokenizer
+        case "houlsby" | "parallel":
+            from trainers.bottleneck import add_bottlenecks
+
+            return add_bottlenecks(base, settings), tokenizer
+        case _:
+            return _adapt(base, settings), tokenizer
 
 
-def _load_adapted(source: Path, folder: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+def _load(
+    settings: DeltaSettings, source: Path, folder: Path
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """The tuned model from its folder; `source` holds the base of an adapter."""
+    if settings.peft_type == "bitfit":
+        return load_model(folder)
+    base, tokenizer = load_model(source)
+    if settings.peft_type in ("houlsby", "parallel"):
+        from trainers.bottleneck_files import load_bottlenecks
+
+        return load_bottlenecks(base, folder), tokenizer
     from peft import PeftModel
     from transformers import GenerationConfig
 
-    base, tokenizer = load_model(source)
     with _peft_warnings_ignored():
         model: PeftModel = PeftModel.from_pretrained(base, str(folder))
     # As saving sets them: the base's own would decode otherwise than the model in memory did.
@@ -192,8 +208,8 @@ def _peft_config(base: PreTrainedModel, settings: DeltaSettings) -> PeftConfig:
             )
         case "ln-tuning":
             return peft.LNTuningConfig(task_type=causal)
-        case "bitfit":
-            raise AssertionError("BitFit has no PEFT configuration")
+        case "bitfit" | "houlsby" | "parallel":
+            raise AssertionError(f"{settings.peft_type} has no PEFT configuration")
         case _:
             assert_never(settings.peft_type)
 

@@ -45,6 +45,8 @@ class Finished:
     """Training time over all attempts."""
     adjusted: Mapping[str, int]
     """Training settings that are not as specified, because memory ran out."""
+    seconds_per_step: float | None = None
+    """Mean time of an optimiser step; see `Course`."""
 
 
 def training_identity(spec: TrialSpec, source: Path, pairs: PairSplits) -> str:

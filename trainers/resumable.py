@@ -144,7 +144,11 @@ class _Listener(TrainerCallback):
         if state.global_step >= state.max_steps:
             raise NothingLeftError
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.around.course.begin_step()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.around.course.end_step()
         if self.around.checkpoint is not None:
             self._expect("random")
         if self.around.should_stop():

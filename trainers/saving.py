@@ -8,11 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces.secrets import hide_secrets
-from search_spaces.spec import BaseSettings, DeltaSettings, TrialSpec
+from search_spaces.spec import BaseSettings, DeltaSettings, DialogueActSettings, TrialSpec
+from trainers.act_tokens import ACT_CODE, ACT_TEXT, uses_acts
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_WHOLE_CODE = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained(FOLDER)"""
+
+_PEFT_CODE = """\
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer, GenerationConfig
+
+model = AutoPeftModelForCausalLM.from_pretrained(FOLDER)"""
 
 
 def save_model(
@@ -21,7 +33,7 @@ def save_model(
     spec: TrialSpec,
     folder: Path,
 ) -> None:
-    """Write safetensors (or a PEFT adapter), tokenizer, generation settings and a model card.
+    """Write safetensors (or an adapter), tokenizer, generation settings and a model card.
 
     The generation settings are those of the beam-1 replies, so that a plain `generate` repeats
     them.
@@ -34,6 +46,9 @@ def save_model(
     """
     from transformers import GenerationConfig
 
+    from trainers.bottleneck import find_bottlenecks
+    from trainers.bottleneck_files import save_bottlenecks
+
     settings = GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -44,7 +59,13 @@ def save_model(
     )
     folder.mkdir(parents=True, exist_ok=True)
     model.generation_config = settings
-    model.save_pretrained(folder)
+    if find_bottlenecks(model):
+        save_bottlenecks(model, folder)
+    elif isinstance(spec.method, DialogueActSettings) and spec.method.tuning == "lora":
+        # The trained rows alone: with new tokens, PEFT would save all V rows, frozen as they are.
+        model.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder)
     settings.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(model_card(spec), encoding="utf-8")
@@ -56,14 +77,12 @@ def model_card(spec: TrialSpec) -> str:
     Args:
         spec: what it was tuned by; secrets in it are left out.
     """
-    adapter = isinstance(spec.method, DeltaSettings) and spec.method.peft_type != "bitfit"
-    loader = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
-    package = "peft" if adapter else "transformers"
+    package, loading, adapter = _loading(spec)
     method = "untrained" if isinstance(spec.method, BaseSettings) else f"tuned ({spec.method.kind})"
     settings = ", generation_config=GenerationConfig.from_pretrained(FOLDER)" if adapter else ""
-    names = "AutoTokenizer, GenerationConfig" if adapter else "AutoTokenizer"
     example = spec.decoding.prompt_template.replace("{prompt}", "I cannot sleep.")
-    room = spec.training.max_length - spec.decoding.max_new_tokens
+    acts = uses_acts(spec)
+    room = spec.training.max_length - spec.decoding.max_new_tokens - acts
     fields = json.dumps(dataclasses.asdict(spec), indent=2, sort_keys=True, default=list)
     front = {"library_name": package, "pipeline_tag": "text-generation", "base_model": spec.model}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
@@ -76,16 +95,13 @@ A dialogue model {method} by a sweep; not a substitute for professional help, an
 safe use with people in distress.
 
 ```python
-from {package} import {loader}
-from transformers import {names}
-
-model = {loader}.from_pretrained(FOLDER)
+{loading}
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 inputs = tokenizer({example!r}, return_tensors="pt")
-reply = model.generate(**inputs{settings})[0, inputs["input_ids"].shape[1]:]
+{ACT_CODE if acts else ""}reply = model.generate(**inputs{settings})[0, inputs["input_ids"].shape[1]:]
 print(tokenizer.decode(reply, skip_special_tokens=True).strip())
 ```
-
+{ACT_TEXT if acts else ""}
 It was tuned on texts of at most {spec.training.max_length} tokens. A prompt of more than
 {room} loses its oldest words, the template stays; in the sweep's `replies.jsonl`,
 `model_input` is the prompt after that cut.
@@ -96,3 +112,21 @@ It was tuned on texts of at most {spec.training.max_length} tokens. A prompt of 
 {fields}
 ```
 """)
+
+
+def _loading(spec: TrialSpec) -> tuple[str, str, bool]:
+    """The package and the code that load the model, and whether it is an adapter.
+
+    An adapter's base brings generation settings of its own, so the example names the tuned ones.
+    """
+    match spec.method:
+        case DeltaSettings(peft_type="houlsby" | "parallel"):
+            from trainers.bottleneck_files import LOADING_CODE
+
+            return "transformers", LOADING_CODE, True
+        case DialogueActSettings(tuning="lora"):
+            return "peft", _PEFT_CODE, True
+        case DeltaSettings(peft_type=kind) if kind != "bitfit":
+            return "peft", _PEFT_CODE, True
+        case _:
+            return "transformers", _WHOLE_CODE, False

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import assert_never
 
 from corpora.dialogue import PairSplits
-from search_spaces.spec import BaseSettings, DeltaSettings, SftSettings, TrialSpec
+from search_spaces.spec import (
+    BaseSettings,
+    DeltaSettings,
+    DialogueActSettings,
+    SftSettings,
+    TrialSpec,
+)
 from trainers.checkpoints import CheckpointSettings
 from trainers.progress import OnEpoch, ShouldStop, never
 from trainers.tuned import TunedModel
@@ -37,6 +43,7 @@ def train(
 
     Raises:
         ModelError: the model and the settings do not fit.
+        CorpusError: the method needs dialogue acts, and the training pairs have none.
         DivergedError: a loss or gradient became NaN or infinite.
         StoppedError: `should_stop` said so; the next call continues.
         OSError: the disk is full; the last whole checkpoint is kept.
@@ -63,6 +70,19 @@ def train(
             from trainers.delta import train_delta
 
             return train_delta(
+                spec,
+                settings,
+                source,
+                pairs,
+                workdir,
+                on_epoch,
+                checkpoints=checkpoints,
+                should_stop=should_stop,
+            )
+        case DialogueActSettings() as settings:
+            from trainers.dialogue_act import train_dialogue_act
+
+            return train_dialogue_act(
                 spec,
                 settings,
                 source,

@@ -110,6 +110,7 @@ def tune(
         valid_loss=finished.valid_loss,
         truncated_references=finished.truncated_references,
         seconds=finished.seconds,
+        seconds_per_step=finished.seconds_per_step,
         digest=digest,
         adjusted=finished.adjusted,
         notes=tuple(notes),
@@ -163,6 +164,7 @@ def _train_until_it_fits(
         total_parameters=sum(p.numel() for p in model.parameters()),
         truncated_references=truncated,
         seconds=course.seconds,
+        seconds_per_step=course.seconds_per_step,
         adjusted=adjustments(spec, batch),
     )
     return model, tokenizer, finished, notes

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainers.act_tokens import ActTokens
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,8 +35,12 @@ class TunedModel:
     """Training replies that lost tokens to `max_length`."""
     seconds: float = 0.0
     """Training time over all attempts."""
+    seconds_per_step: float | None = None
+    """Mean time of an optimiser step; absent where none was done."""
     digest: str = ""
     """SHA-256 by which the weights are known; the source's, where nothing was trained."""
+    acts: ActTokens | None = None
+    """Where replies begin with a dialogue act: the model's acts."""
     adjusted: Mapping[str, int] = field(default_factory=dict)
     """Training settings that are not as specified, because memory ran out; empty where all are."""
     notes: tuple[str, ...] = ()

@@ -24,8 +24,9 @@ from corpora.dialogue import Pair
 from evaluators.causal_model import CausalModel
 from evaluators.decoding import generate
 from evaluators.replies import Reply
-from search_spaces.spec import DecodingSpec
+from search_spaces.spec import DecodingSpec, DeltaSettings, PeftType
 from tests.unit.evaluators.tiny_models import make_model, make_pairs, make_tuned
+from trainers.bottleneck import add_bottlenecks
 from trainers.encoding import encode_prompt
 from trainers.tuned import TunedModel
 
@@ -127,6 +128,25 @@ def test_replies_of_peft_models_are_those_of_peft(
 ) -> None:
     caplog.set_level(logging.ERROR)
     assert_equal_to_transformers(peft_tuned(family, peft_type), make_pairs(21)[::2], 1.0)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("peft_type", ["houlsby", "parallel"])
+def test_replies_of_bottleneck_adapters_are_those_of_transformers(
+    family: str, peft_type: PeftType
+) -> None:
+    settings = DeltaSettings(peft_type=peft_type, bottleneck=8)
+    model = add_bottlenecks(make_model(family), settings)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    tuned, plain = make_tuned(model.eval()), make_tuned(make_model(family))
+    assert CausalModel(tuned).can_batch
+    pairs = make_pairs(21)[::2]
+    assert_equal_to_transformers(tuned, pairs, 1.0)
+    assert alone(tuned, pairs, 1, 1.0) != alone(plain, pairs, 1, 1.0)
 
 
 @pytest.mark.parametrize("peft_type", PEFT_CONFIGS)

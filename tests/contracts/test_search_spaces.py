@@ -94,18 +94,24 @@ def test_the_papers_grid_is_its_two_tables(scale: Scale) -> None:
         ("delta", "v2"),
         ("sft", "v1"),
         ("sft", "v2"),
+        ("dialogue_act", "v2"),
     ]
-    assert [field_value(spec, "peft_type") for spec in methods] == [None, "lora", None, None]
+    assert [field_value(spec, "peft_type") for spec in methods] == [None, "lora", None, None, None]
     assert {spec.model for spec in methods} == {parameters[-1].model}
     assert methods[3] == parameters[-1], "the winner's own settings are not trained twice"
     assert [stage.table for stage in read_space("paper_grid").stages] == ["parameters", "methods"]
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_the_delta_grid_is_rank_by_rate_by_batch(scale: Scale) -> None:
+def test_the_delta_grid_is_size_by_rate_by_batch(scale: Scale) -> None:
     (trials,) = expand("delta_grid", scale).values()
-    assert len(trials) == 16
-    assert len({(field_value(spec, "rank"), spec.training.learning_rate) for spec in trials}) == 8
+    sizes = {"lora": "rank", "houlsby": "bottleneck", "parallel": "bottleneck"}
+    found = Counter(field_value(spec, "peft_type") for spec in trials)
+    assert found == {"lora": 16, "houlsby": 8, "parallel": 8}
+    for peft_type, size in sizes.items():
+        some = [spec for spec in trials if field_value(spec, "peft_type") == peft_type]
+        seen = {(field_value(spec, size), spec.training.learning_rate) for spec in some}
+        assert len(seen) == len(some) / 2
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -18,6 +18,8 @@ from evaluators.decoding import generate
 from search_spaces.spec import (
     BaseSettings,
     DeltaSettings,
+    DialogueActSettings,
+    Method,
     MethodSettings,
     PeftType,
     SftSettings,
@@ -32,16 +34,22 @@ from trainers.progress import EpochReport
 from trainers.select import train
 from trainers.tuned import TunedModel
 
-Settings = BaseSettings | SftSettings | DeltaSettings
 PAIRS = tiny_pairs()
-METHODS: dict[str, Settings] = {
+METHODS: dict[str, Method] = {
     "base": BaseSettings(),
     "sft": SftSettings(),
     **{peft_type: DeltaSettings(peft_type=peft_type) for peft_type in get_args(PeftType)},
+    "acts": DialogueActSettings(),
+    "acts-lora": DialogueActSettings(tuning="lora"),
 }
-WHOLE_MODELS = ("base", "sft", "bitfit")
+WHOLE_MODELS = ("base", "sft", "bitfit", "acts")
 """Methods whose result is a whole model; the others' is an adapter."""
-ADDING = ("lora", "prefix", "prompt", "p-tuning", "ia3", "ln-tuning")
+BOTTLENECKS = ("houlsby", "parallel")
+"""Methods whose adapter is in files of our own; its card loads it."""
+WITH_ACTS = ("acts", "acts-lora")
+"""Methods whose replies begin with an act token: those of two acts, and the one for unknown acts."""
+ACTS = ("question", "reflection", "unknown")
+ADDING = ("lora", "prefix", "prompt", "p-tuning", "ia3", "ln-tuning", "acts-lora", *BOTTLENECKS)
 """Methods that add parameters; the others train those that are there."""
 TRAINABLE = {
     # Width H=32, 2 layers, feed-forward 4H (GPT-2) or 2H (Llama), keys and values H/2 (Llama),
@@ -50,6 +58,10 @@ TRAINABLE = {
     ("base", "llama"): 0,
     ("sft", "gpt2"): 42_368,
     ("sft", "llama"): 44_192,
+    ("acts", "gpt2"): 42_368 + 3 * 32,
+    ("acts", "llama"): 44_192 + 2 * 3 * 32,
+    ("acts-lora", "gpt2"): 2 * 8 * (32 + 3 * 32) + 3 * 32,
+    ("acts-lora", "llama"): 2 * 8 * ((32 + 32) + (32 + 16)) + 2 * 3 * 32,
     ("lora", "gpt2"): 2 * 8 * (32 + 3 * 32),
     ("lora", "llama"): 2 * 8 * ((32 + 32) + (32 + 16)),
     ("prefix", "gpt2"): 16 * 2 * (2 * 32),
@@ -62,6 +74,11 @@ TRAINABLE = {
     ("ia3", "llama"): 2 * (16 + 16 + 2 * 32),
     ("ln-tuning", "gpt2"): (2 * 2 + 1) * 2 * 32,
     ("ln-tuning", "llama"): (2 * 2 + 1) * 32,
+    **{
+        (name, family): 2 * adapters * (2 * 32 * 64 + 64 + 32)
+        for name, adapters in (("houlsby", 2), ("parallel", 1))
+        for family in ("gpt2", "llama")
+    },
     ("bitfit", "gpt2"): 2 * (3 * 32 + 32 + 4 * 32 + 32 + 2 * 32) + 32,
 }
 """Trainable parameters by method and family: what each method is said to train."""
@@ -95,11 +112,22 @@ class Trained:
 
     def load(self) -> tuple[Any, Any]:
         """Model and tokenizer from the result's folder, as a user would."""
+        if self.name in BOTTLENECKS:
+            names = self.run_card()
+            return names["model"].eval(), names["tokenizer"]
         loader: Any = (
             AutoModelForCausalLM if self.name in WHOLE_MODELS else AutoPeftModelForCausalLM
         )
         model = loader.from_pretrained(self.result.folder)
         return model.eval(), AutoTokenizer.from_pretrained(self.result.folder)
+
+    def run_card(self) -> dict[str, Any]:
+        """What the card's example leaves behind."""
+        card = (self.result.folder / "README.md").read_text(encoding="utf-8")
+        (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+        names: dict[str, Any] = {"FOLDER": str(self.result.folder)}
+        exec(code, names)
+        return names
 
 
 @pytest.fixture(scope="module", params=TRAINABLE, ids="-".join)
@@ -125,7 +153,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_every_method_is_covered() -> None:
-    assert len(METHODS) == 9
+    assert len(METHODS) == 13
     assert {name for name, _ in TRAINABLE} == set(METHODS)
     kinds = {type(settings) for settings in METHODS.values()}
     assert kinds == set(get_args(get_args(MethodSettings)[0]))
@@ -146,21 +174,24 @@ def test_what_is_trained_changes_and_nothing_else(trained: Trained) -> None:
 def test_frozen_weights_are_the_sources(trained: Trained) -> None:
     source = dict(load_model(trained.source)[0].named_parameters())
     model: Any = trained.result.model
-    inner = model.get_base_model() if trained.name in ADDING else model
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
     frozen = {
-        name.replace("base_layer.", ""): parameter
+        re.sub(r"token_adapter\.|base_layer\.", "", name): parameter
         for name, parameter in inner.named_parameters()
         if trained.name == "base" or not parameter.requires_grad
     }
     if trained.name in (*ADDING, "base"):
         assert frozen.keys() == source.keys()
     for name, parameter in frozen.items():
-        assert torch.equal(parameter, source[name]), name
+        # New tokens have rows behind the source's.
+        assert torch.equal(parameter[: len(source[name])], source[name]), name
 
 
 def test_parameters_are_counted(trained: Trained, request: pytest.FixtureRequest) -> None:
     name, family = request.node.callspec.params["trained"]
     expected, whole = TRAINABLE[name, family], TRAINABLE["sft", family]
+    if name in WITH_ACTS:
+        whole = TRAINABLE["acts", family]
     assert trained.result.trainable_parameters == expected
     assert trained.result.total_parameters == whole + (expected if name in ADDING else 0)
 
@@ -170,10 +201,11 @@ def test_the_result_can_be_used_at_once(trained: Trained) -> None:
     assert not model.training
     assert not any(module.training for module in model.modules())
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    inner = model.get_base_model() if trained.name in ADDING else model
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
     assert inner.config.use_cache is True
     assert trained.result.valid_loss is not None
     assert (trained.result.train_loss is None) is (trained.name == "base")
+    assert (trained.result.seconds_per_step is None) is (trained.name == "base")
 
 
 def test_every_epoch_is_told_once(trained: Trained) -> None:
@@ -203,7 +235,7 @@ def test_it_answers_as_it_was_evaluated(trained: Trained) -> None:
     """Our beam-1 replies are those of the loaded model's own `generate`, prompt by prompt."""
     model, tokenizer = trained.load()
     spec = trained.spec
-    room = spec.training.max_length - spec.decoding.max_new_tokens
+    room = spec.training.max_length - spec.decoding.max_new_tokens - (trained.name in WITH_ACTS)
     if trained.name == "base":
         settings = GenerationConfig(
             max_new_tokens=spec.decoding.max_new_tokens,
@@ -217,6 +249,15 @@ def test_it_answers_as_it_was_evaluated(trained: Trained) -> None:
     for pair, reply in zip(PAIRS.test, replies, strict=True):
         prompt = encode_prompt(tokenizer, pair.prompt, spec.decoding.prompt_template, room)
         ids = torch.tensor([prompt])
+        if trained.name in WITH_ACTS:
+            tokens = tokenizer.convert_tokens_to_ids([f"<act:{act}>" for act in ACTS])
+            with torch.inference_mode():
+                act = model(input_ids=ids).logits[0, -1, tokens].argmax()
+            assert ACTS[act] == reply.predicted_act
+            assert reply.model_input is not None
+            assert reply.model_input.endswith(f"\nTherapist:<act:{ACTS[act]}>")
+            prompt = [*prompt, tokens[act]]
+            ids = torch.tensor([prompt])
         with torch.inference_mode():
             output = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
@@ -238,6 +279,7 @@ def test_it_is_not_trained_again(trained: Trained, tmp_path: Path) -> None:
     assert told == [trained.told[-1]]
     assert (again.digest, again.seconds, again.notes) == (first.digest, first.seconds, ())
     assert again.digest.startswith("sha256:")
+    assert again.seconds_per_step == first.seconds_per_step
     assert (again.train_loss, again.valid_loss) == (first.train_loss, first.valid_loss)
     assert again.trainable_parameters == first.trainable_parameters
     assert again.total_parameters == first.total_parameters
@@ -260,9 +302,7 @@ def test_its_card_shows_how(trained: Trained, capsys: pytest.CaptureFixture[str]
         assert trained.result.folder == trained.source
         assert [file.name for file in trained.workdir.iterdir()] == ["train.csv"]
         return
-    card = (trained.result.folder / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    exec(code, {"FOLDER": str(trained.result.folder)})
+    trained.run_card()
     spec = trained.spec
     asked = Pair("s:1", "s", "I cannot sleep.", "Since when?")
     (reply,) = generate(trained.result, [asked], spec.decoding, (1,), spec.training.max_length, 0)

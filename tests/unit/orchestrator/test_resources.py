@@ -16,12 +16,20 @@ from safetensors.numpy import save_file
 from orchestrator.resources import (
     ModelShape,
     TrialResources,
+    estimate_disk_gib,
     estimate_memory_gib,
     read_shape,
     trial_resources,
 )
 from search_spaces.errors import InputError
-from search_spaces.spec import BaseSettings, DecodingSpec, DeltaSettings, SftSettings
+from search_spaces.spec import (
+    BaseSettings,
+    DecodingSpec,
+    DeltaSettings,
+    PeftType,
+    SftSettings,
+    TrialSpec,
+)
 from tests.unit.orchestrator.trials import spec
 
 GPT2 = ModelShape(124_000_000, 12, 768, 50257)
@@ -115,6 +123,30 @@ def test_needs_grow_with_what_takes_memory() -> None:
     wide = dataclasses.replace(little, decoding=DecodingSpec(beams=(1, 8), eval_batch_size=64))
     assert estimate_memory_gib(wide, LARGE, True) > estimate_memory_gib(little, LARGE, True)
     assert estimate_memory_gib(wide, LARGE, False) < estimate_memory_gib(wide, LARGE, True)
+
+
+def test_bottleneck_adapters_are_counted() -> None:
+    little = dataclasses.replace(
+        spec(batch_size=1, max_length=512), decoding=DecodingSpec(beams=(1,), eval_batch_size=1)
+    )
+
+    def one(peft_type: PeftType, bottleneck: int = 64) -> TrialSpec:
+        method = DeltaSettings(peft_type=peft_type, bottleneck=bottleneck)
+        return dataclasses.replace(little, method=method)
+
+    def need(peft_type: PeftType, bottleneck: int = 64) -> float:
+        return estimate_memory_gib(one(peft_type, bottleneck), LARGE, True)
+
+    assert need("parallel") < need("houlsby") < need("houlsby", 256) < need("houlsby", 2048)
+    base = estimate_memory_gib(dataclasses.replace(little, method=BaseSettings()), LARGE, True)
+    assert base < need("parallel", 1)
+    # As wide as the model itself, twice a block: 4 of its 12 squares of the width, in fp32.
+    kept, meanwhile = estimate_disk_gib(one("houlsby", 1280), LARGE)
+    assert kept == pytest.approx(4 * 36 * 4 * 1280**2 / 2**30, rel=2e-3)
+    assert meanwhile == 6 * kept
+    assert estimate_disk_gib(one("lora"), LARGE)[0] == pytest.approx(
+        0.05 * 4 * LARGE.parameters / 2**30
+    )
 
 
 @given(st.floats(0, 500), st.floats(1, 200))

@@ -80,8 +80,11 @@ def make_result(
             "seconds": 610.5 + second,
             "train_seconds": 400.25,
             "eval_seconds": 200.0,
-            "trainable_parameters": 294_912 if spec["method"]["kind"] == "delta" else 354_823_168,
+            "trainable_parameters": {"base": 0, "delta": 294_912}.get(
+                spec["method"]["kind"], 354_823_168
+            ),
             "total_parameters": 354_823_168,
+            "seconds_per_step": None if spec["method"]["kind"] == "base" else 0.125 + second / 1e3,
             "peak_memory_gib": 3.25,
         },
         "data": {
@@ -96,6 +99,7 @@ def make_result(
             "empty_replies": data.get("empty_replies", 0),
             "identical_replies": data.get("identical_replies", 0),
             "truncated_references": 0,
+            **{name: data[name] for name in ("unknown_acts",) if name in data},
         },
         "provenance": {
             "git_commit": "0123456789abcdef0123456789abcdef01234567",

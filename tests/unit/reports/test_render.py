@@ -17,7 +17,7 @@ from reports.render_latex import escape_latex, render_latex
 from reports.render_markdown import escape_markdown, render_markdown
 from reports.results import read_sweep
 from reports.table import Table
-from reports.tables import evaluation_table, parameter_table
+from reports.tables import cost_table, evaluation_table, parameter_table
 from tests.unit.reports.sweep_builder import make_scores, make_spec, trial_id
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "tables"
@@ -47,12 +47,12 @@ def tables(builder) -> dict[str, Table]:
     made.done(trial_id(7), "x", make_spec(method={"kind": "-1+1", "rank": 1}), make_scores(3.0))
     made.floors(("v1",))
     sweep = read_sweep(made.finish())
-    found = (parameter_table(sweep), evaluation_table(sweep))
+    found = (parameter_table(sweep), evaluation_table(sweep), cost_table(sweep))
     return {table.name: table for table in found if table is not None}
 
 
 @pytest.mark.parametrize("ending", list(RENDERERS))
-@pytest.mark.parametrize("name", ["table1", "table2"])
+@pytest.mark.parametrize("name", ["table1", "table2", "table3"])
 def test_a_table_is_as_it_was(tables: dict[str, Table], name: str, ending: str) -> None:
     golden = GOLDEN / f"{name}.{ending}"
     rendered = RENDERERS[ending](tables[name])

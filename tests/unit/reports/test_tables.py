@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from reports.fields import model_size, shown_float, shown_model
+from reports.fields import effective_fields, model_size, shown_float, shown_model
 from reports.published import PARAMETERS
 from reports.results import read_sweep
 from reports.table import Row, Table, shown_number
-from reports.tables import evaluation_table, parameter_table, report_tables
+from reports.tables import cost_table, evaluation_table, parameter_table, report_tables
 from tests.unit.reports.sweep_builder import make_scores, make_spec, trial_id, write_grid
 
 
@@ -98,6 +98,42 @@ def test_a_field_that_varies_gets_a_column(builder) -> None:
     methods = evaluation_table(read_sweep(made.folder))
     assert methods is not None  # a stage without a table that compares methods
     assert cells(methods, "base").labels[methods.labels.index("Epochs")] == "\u2013"
+
+
+def test_acts_are_a_label_and_a_note_and_no_column(builder) -> None:
+    made = builder()
+    made.stage("methods", "methods")
+    variants = [
+        ("predicted", "full", 0, 0.5),
+        ("predicted", "full", 1, 0.25),
+        ("gold", "lora", 0, 0),
+    ]
+    for number, (acts, tuning, seed, accuracy) in enumerate(variants, start=1):
+        method = {"kind": "dialogue_act", "acts": acts, "tuning": tuning, "rank": 8, "alpha": 16.0}
+        scores = make_scores(9.0) | {"test/act_accuracy": accuracy, "test/act_macro_f1": 0.125}
+        spec = make_spec(method=method, seed=seed)
+        made.done(trial_id(number), f"acts{number}", spec, scores, unknown_acts=4)
+    control = make_spec(method={"kind": "dialogue_act", "acts": "none", "tuning": "full"})
+    made.done(trial_id(4), "control", control, make_scores(9.0))
+    blind = make_spec(method={"kind": "dialogue_act", "acts": "gold", "tuning": "full"})
+    made.done(trial_id(5), "blind", blind, make_scores(9.0), unknown_acts=24)
+    table = evaluation_table(read_sweep(made.finish()))
+    assert table is not None
+    named = [row.labels[0] for row in table.rows if row.kind == "trial"]
+    assert named == [
+        "dialogue_act (predicted)",
+        "dialogue_act (gold, lora)",
+        "dialogue_act (none)",
+        "dialogue_act (gold)",
+    ]
+    assert not {"Acts", "Tuning"} & set(table.labels)
+    (note,) = [note for note in table.notes if "dialogue acts" in note]
+    assert note == (
+        "Predicted dialogue acts, accuracy / macro-F1: "
+        "acts1 (mean of 2 seeds) 0.375 / 0.125 over 20 of 24 pairs, "
+        "acts3 0.000 / 0.125 over 20 of 24 pairs, "
+        "blind \u2013 / \u2013 over 0 of 24 pairs; pairs whose act is unknown are left out."
+    )
 
 
 def test_states_are_told_apart(grid: Path, first: Table, second: Table, builder) -> None:
@@ -197,7 +233,7 @@ def test_floors_are_those_of_the_tables_own_test_sets(builder) -> None:
 
 def test_the_chatmgl_protocol_has_a_table_of_its_own(grid: Path) -> None:
     tables = {table.name: table for table in report_tables(read_sweep(grid))}
-    assert list(tables) == ["table1", "table2", "table2_chatmgl"]
+    assert list(tables) == ["table1", "table2", "table3", "table2_chatmgl", "table3_chatmgl"]
     other = tables["table2_chatmgl"]
     assert "prompt was left in the scored text" in other.caption
     assert "sampling" in other.caption
@@ -260,3 +296,101 @@ def test_short_names() -> None:
     assert model_size("gpt2") == "small"
     assert model_size("laptop-medium") == "medium"
     assert model_size("microsoft/DialoGPT-medium") is None
+
+
+def rewrite(made, trial: str, part: str, **values: object) -> None:
+    file = made.folder / "trials" / trial / "result.json"
+    record = json.loads(file.read_text())
+    record[part] |= values
+    file.write_text(json.dumps(record))
+
+
+def test_costs_stand_beside_every_method(builder) -> None:
+    made = builder()
+    made.stage("methods", "methods")
+    made.done(trial_id(1), "base", make_spec(method={"kind": "base"}), make_scores(3.0))
+    lora = {"kind": "delta", "peft_type": "lora", "rank": 8}
+    for seed in (0, 1):
+        spec = make_spec(method=lora, seed=seed)
+        made.done(trial_id(2 + seed), f"lora{seed}", spec, make_scores(9.0))
+        counts = {"trainable_parameters": 786_432, "total_parameters": 355_609_600}
+        rewrite(made, trial_id(2 + seed), "cost", **counts, seconds_per_step=0.1 + seed / 10)
+    made.done(trial_id(4), "old", make_spec(), make_scores(9.0))
+    odd = {"seconds_per_step": None, "peak_memory_gib": "much", "trainable_parameters": True}
+    rewrite(made, trial_id(4), "cost", **odd)
+    made.plan_trial(trial_id(5), "v2", make_spec(loader="v2"))
+    made.fail(trial_id(6), "ia3", make_spec(method={**lora, "peft_type": "ia3"}), "oom", "!")
+    table = cost_table(read_sweep(made.finish()))
+    assert table is not None
+    assert (table.name, table.title) == ("table3", "Table 3")
+    assert [(row.labels[0], *(cell.text for cell in row.cells)) for row in table.rows] == [
+        ("base", "0", "0.000", "3.25", "n/a"),
+        ("delta (lora)", "786432", "0.221", "3.25", "0.150 ± 0.071"),
+        ("sft", "n/a", "n/a", "n/a", "n/a"),
+        ("sft", "pending", "pending", "pending", "pending"),
+        ("delta (ia3)", "failed", "failed", "failed", "failed"),
+    ]
+    assert not any(cell.best for row in table.rows for cell in row.cells)
+    text = "\n".join(table.notes)
+    assert "Measured on: cpu." in text
+    assert "Several seeds" in text
+    assert "Failed: 1 of 6 trials: ia3 (oom)." in text
+    assert "BERTScore" not in text
+
+
+def test_costs_of_several_devices_are_not_compared(builder) -> None:
+    made = builder()
+    made.stage("methods", "methods")
+    for number, device in enumerate(("cpu, 1 thread(s)", "NVIDIA H100"), start=1):
+        spec = make_spec(method={"kind": "base"}, model=f"m{number}")
+        made.done(trial_id(number), device, spec, make_scores(3.0))
+        rewrite(made, trial_id(number), "provenance", device=device)
+    table = cost_table(read_sweep(made.finish()))
+    assert table is not None
+    assert "cpu, 1 thread(s); NVIDIA H100. Compare within a device." in table.notes[1]
+
+
+def test_a_sweep_of_one_method_has_no_table_of_costs(builder) -> None:
+    made = builder()
+    made.stage("parameters", "parameters")
+    made.done(trial_id(1), "a", make_spec(), make_scores(9.0))
+    assert cost_table(read_sweep(made.finish())) is None
+
+
+@pytest.mark.parametrize("privacy", ["redact", "off"])
+def test_floors_stand_beside_trials_whatever_is_shown_of_their_corpus(
+    builder, privacy: str
+) -> None:
+    made = builder()
+    made.stage("methods", "methods")
+    spec = make_spec(method={"kind": "base"})
+    spec["corpus"]["privacy"] = privacy
+    made.done(trial_id(1), "base", spec, make_scores(3.0))
+    folder = made.finish()
+    parts = {"loader": "v1", "corpus": {"corpus": "sample", "columns": None}}
+    entry = {
+        "key": f"echo {json.dumps(parts)}",
+        "floor": "echo",
+        "loader": "v1",
+        "scores": {"test/rouge1": 8.97},
+    }
+    other = {**parts, "corpus": {"corpus": "elsewhere", "columns": None}}
+    foreign = {**entry, "key": f"echo {json.dumps(other)}", "scores": {"test/rouge1": 1.0}}
+    (folder / "floors.json").write_text(json.dumps([entry, foreign]))
+    table = evaluation_table(read_sweep(folder))
+    assert table is not None
+    assert [row.cells[0].value for row in table.rows if row.kind == "floor"] == [8.97]
+
+
+def test_a_row_has_no_settings_that_its_kind_of_delta_tuning_ignores() -> None:
+    everything = {"rank": 8, "alpha": 16.0, "num_virtual_tokens": 16, "bottleneck": 64}
+
+    def shown(peft_type: str) -> set[str]:
+        spec = make_spec(method={"kind": "delta", "peft_type": peft_type, **everything})
+        return set(effective_fields(spec)) & {"peft_type", *everything}
+
+    assert shown("lora") == {"peft_type", "rank", "alpha"}
+    assert shown("prefix") == {"peft_type", "num_virtual_tokens"}
+    assert shown("houlsby") == {"peft_type", "bottleneck"}
+    assert shown("bitfit") == {"peft_type"}
+    assert shown("of tomorrow") == {"peft_type", *everything}

@@ -41,7 +41,7 @@ def test_a_rebuilt_report_is_byte_identical_wherever_it_lies(
 
 def test_every_table_is_there_in_four_formats(own_grid: Path) -> None:
     paths = write_report(own_grid)
-    assert set(paths.tables) == {"table1", "table2", "table2_chatmgl"}
+    assert set(paths.tables) == {"table1", "table2", "table3", "table2_chatmgl", "table3_chatmgl"}
     for formats in paths.tables.values():
         assert set(formats) == {"md", "tex", "csv", "html"}
         assert all(file.stat().st_size > 100 for file in formats.values())
@@ -238,7 +238,7 @@ def test_status_comes_from_the_files(own_grid: Path) -> None:
     tables = sweep_status(own_grid)["tables"]
     assert tables["table1"]["md"] == str(own_grid / "report" / "table1.md")
     assert set(tables) <= set(TABLE_NAMES)
-    assert len(TABLE_NAMES) == 2 * len(PROTOCOLS)
+    assert len(TABLE_NAMES) == 3 * len(PROTOCOLS)
     json.dumps(status)
     with pytest.raises(ReportError):
         sweep_status(own_grid / "trials")

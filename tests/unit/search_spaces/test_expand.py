@@ -155,14 +155,29 @@ def test_a_layer_without_an_encoder_is_no_axis() -> None:
         ("p-tuning", 3),
         ("ln-tuning", 1),
         ("bitfit", 1),
+        ("houlsby", 6),
+        ("parallel", 12),
     ],
 )
 def test_a_peft_type_is_multiplied_by_what_it_reads(peft_type: str, count: int) -> None:
     one = (
-        f"grid: {{rank: [2, 4], alpha: [8, 16], num_virtual_tokens: [4, 8, 16]}}\n"
+        f"grid: {{rank: [2, 4], alpha: [8, 16], num_virtual_tokens: [4, 8, 16], "
+        f"bottleneck: [8, 16, 32], adapter_scale: [1, 4], non_linearity: [relu, tanh]}}\n"
         f"methods: [{{kind: delta, peft_type: {peft_type}}}]"
     )
     assert len(trials(one_stage(one))) == count
+
+
+def test_a_full_tuning_reads_no_rank() -> None:
+    one = "grid: {acts: [gold, none], tuning: [full, lora], rank: [2, 4]}\nmethods: [{kind: dialogue_act}]"
+    assert values(trials(one_stage(one)), "acts", "tuning", "rank") == [
+        ("gold", "full", 8),
+        ("gold", "lora", 2),
+        ("gold", "lora", 4),
+        ("none", "full", 8),
+        ("none", "lora", 2),
+        ("none", "lora", 4),
+    ]
 
 
 def test_peft_types_can_be_an_axis() -> None:

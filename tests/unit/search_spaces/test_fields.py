@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -28,8 +28,16 @@ def refused(name: str, value: object) -> str:
 
 def test_every_field_of_every_part_is_in_the_table_once() -> None:
     names = ["model", "loader", "seed"]
-    for cls in (*PARTS.values(), *METHODS.values()):
-        names += [f.name for f in dataclasses.fields(cls) if f.name != "kind"]  # type: ignore[arg-type]
+    for cls in PARTS.values():
+        names += [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    methods: dict[str, Any] = {}
+    for cls in METHODS.values():
+        hints = get_type_hints(cls, include_extras=True)
+        for f in dataclasses.fields(cls):
+            if f.name != "kind":
+                meant = (hints[f.name], f.default)
+                assert methods.setdefault(f.name, meant) == meant, "methods share what is the same"
+    names += methods
     assert len(names) == len(set(names)), "a bare name must mean one field"
     assert set(names) == set(trial_fields())
 

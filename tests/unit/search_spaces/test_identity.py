@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search_spaces.fields import METHODS, PARTS, trial_fields
+from search_spaces.fields import METHODS, PARTS, method_fields, trial_fields
 from search_spaces.identity import (
     short_number,
     spec_from_dict,
@@ -25,7 +25,9 @@ from search_spaces.spec import (
     CorpusSpec,
     DecodingSpec,
     DeltaSettings,
+    DialogueActSettings,
     MetricsSpec,
+    NonLinearity,
     PeftType,
     Privacy,
     SftSettings,
@@ -86,13 +88,24 @@ OTHER_VALUES: dict[str, Any] = {
     "dropout": 0.1,
     "target_modules": ("c_attn",),
     "num_virtual_tokens": 4,
+    "bottleneck": 8,
+    "non_linearity": "tanh",
+    "adapter_scale": 1.0,
+    "acts": "gold",
+    "tuning": "lora",
 }
+
+
+def owner(name: str) -> Any:
+    """The first method that has a setting of this name."""
+    return next(cls for kind, cls in METHODS.items() if name in method_fields(kind))
 
 
 def changed(name: str, value: Any) -> TrialSpec:
     part = trial_fields()[name].part
     if part == "method":
-        return dataclasses.replace(SPEC, method=DeltaSettings(**{name: value}))
+        method = owner(name)
+        return dataclasses.replace(SPEC, method=method(**{name: value}))
     if not part:
         return dataclasses.replace(SPEC, **{name: value})
     return dataclasses.replace(SPEC, **{part: PARTS[part](**{name: value})})
@@ -105,7 +118,7 @@ def test_the_list_above_has_every_field_but_names() -> None:
 @pytest.mark.parametrize("name", OTHER_VALUES)
 def test_every_field_counts(name: str) -> None:
     plain = (
-        dataclasses.replace(SPEC, method=DeltaSettings())
+        dataclasses.replace(SPEC, method=owner(name)())
         if trial_fields()[name].part == "method"
         else SPEC
     )
@@ -114,7 +127,9 @@ def test_every_field_counts(name: str) -> None:
 
 def test_all_single_changes_are_told_apart() -> None:
     specs = [SPEC, *(changed(name, value) for name, value in OTHER_VALUES.items())]
-    specs += [dataclasses.replace(SPEC, method=m()) for m in (BaseSettings, DeltaSettings)]
+    specs += [
+        dataclasses.replace(SPEC, method=m()) for m in METHODS.values() if m is not SftSettings
+    ]
     assert len({identity(spec) for spec in specs}) == len(specs)
 
 
@@ -222,6 +237,22 @@ def test_the_order_of_a_file_and_the_names_in_it_do_not_count() -> None:
             TrialSpec(model="m", method=DeltaSettings(peft_type="bitfit")),
             "m_bitfit_v1_lr5e-5_bs1_s0",
         ),
+        (
+            TrialSpec(model="m", method=DeltaSettings(peft_type="houlsby")),
+            "m_houlsby-b64_v1_lr5e-5_bs1_s0",
+        ),
+        (
+            TrialSpec(model="m", method=DeltaSettings(peft_type="parallel", bottleneck=8)),
+            "m_parallel-b8_v1_lr5e-5_bs1_s0",
+        ),
+        (
+            TrialSpec(model="m", method=DialogueActSettings()),
+            "m_dialogue_act-predicted_v1_lr5e-5_bs1_s0",
+        ),
+        (
+            TrialSpec(model="m", method=DialogueActSettings(acts="gold", tuning="lora", rank=4)),
+            "m_dialogue_act-gold-lora-r4_v1_lr5e-5_bs1_s0",
+        ),
     ],
 )
 def test_names_read(spec: TrialSpec, name: str) -> None:
@@ -280,6 +311,9 @@ def specs() -> st.SearchStrategy[TrialSpec]:
             "rank": COUNTS,
             "alpha": POSITIVE,
             "dropout": st.floats(0, 0.99),
+            "bottleneck": COUNTS,
+            "non_linearity": st.none() | st.sampled_from(get_args(NonLinearity)),
+            "adapter_scale": POSITIVE,
             "target_modules": st.lists(WORDS, min_size=1, max_size=3).map(tuple),
         },
     )

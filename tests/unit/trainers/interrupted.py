@@ -19,7 +19,14 @@ import torch
 
 from corpora.dialogue import PairSplits
 from search_spaces.identity import spec_from_dict, spec_to_dict
-from search_spaces.spec import DeltaSettings, PeftType, SftSettings, TrialSpec
+from search_spaces.spec import (
+    DeltaSettings,
+    DialogueActSettings,
+    Method,
+    PeftType,
+    SftSettings,
+    TrialSpec,
+)
 from tests.tiny import tiny_pairs, tiny_spec
 from trainers.checkpoints import CheckpointSettings
 from trainers.progress import EpochReport, ShouldStop, never
@@ -28,10 +35,12 @@ from trainers.tuned import TunedModel
 
 PAIRS = tiny_pairs(train=7)
 EVERY_STEP = CheckpointSettings(1, "steps")
-METHODS: dict[str, SftSettings | DeltaSettings] = {
+METHODS: dict[str, Method] = {
     "sft": SftSettings(),
     **{peft_type: DeltaSettings(peft_type=peft_type) for peft_type in get_args(PeftType)},
     "lora": DeltaSettings(peft_type="lora", rank=2, dropout=0.2),
+    "acts": DialogueActSettings(),
+    "acts-lora": DialogueActSettings(tuning="lora", rank=2),
 }
 STEPS = 6
 """3 epochs of 2 optimiser steps, the second of 3 pairs in 2 forward passes."""

@@ -250,7 +250,11 @@ def test_seconds_add_up(lora: Training) -> None:
     state = json.loads((lora.workdir / "checkpoint-2" / "state.json").read_bytes())
     before = state["course"]["seconds"]
     assert before > 0
-    assert lora().seconds > before
+    assert state["course"]["timed_steps"] == 1
+    tuned = lora()
+    assert tuned.seconds > before
+    assert tuned.seconds_per_step is not None
+    assert 0 < tuned.seconds_per_step * STEPS < tuned.seconds * 2
 
 
 def test_a_loss_that_is_no_number_ends_training_at_once(

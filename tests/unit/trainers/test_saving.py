@@ -15,7 +15,9 @@ from trainers.loading import load_model
 from trainers.saving import save_model
 
 WHOLE_MODELS = [SftSettings(), DeltaSettings(peft_type="bitfit")]
-ADAPTERS = [DeltaSettings(peft_type=t) for t in get_args(PeftType) if t != "bitfit"]
+OWN = ("bitfit", "houlsby", "parallel")
+ADAPTERS = [DeltaSettings(peft_type=t) for t in get_args(PeftType) if t not in OWN]
+BOTTLENECKS = [DeltaSettings(peft_type="houlsby"), DeltaSettings(peft_type="parallel")]
 
 
 def saved(source: Path, folder: Path, method: SftSettings | DeltaSettings) -> TrialSpec:
@@ -51,7 +53,7 @@ def test_generating_repeats_the_greedy_replies(tiny_gpt2: Path, tmp_path: Path) 
     assert settings.eos_token_id == settings.pad_token_id == tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize("method", WHOLE_MODELS + ADAPTERS)
+@pytest.mark.parametrize("method", WHOLE_MODELS + ADAPTERS + BOTTLENECKS)
 def test_the_card_is_read_by_machines(
     tiny_gpt2: Path, tmp_path: Path, method: SftSettings | DeltaSettings
 ) -> None:
@@ -70,4 +72,5 @@ def test_the_card_is_read_by_machines(
     assert python
     compile(python[1], "README.md", "exec")  # It is run by tests/contracts/test_trainers.py.
     assert ("AutoPeftModelForCausalLM" in card) is adapter
+    assert ("register_forward_hook" in card) is (method in BOTTLENECKS)
     assert "not a substitute for professional help" in card
