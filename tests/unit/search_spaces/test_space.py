@@ -97,7 +97,8 @@ def test_every_problem_is_told_at_once_with_its_line_and_the_nearest_name() -> N
         "did you mean learning_rate?",
         prefix + "stages[0].grid.batch_size[1] (line 12): must be a valid integer, unable to parse "
         "string as an integer, got 'two'",
-        prefix + "stages[0].methods[0].kind (line 14): must be base, sft, delta, dialogue_act, got 'stf'; "
+        prefix
+        + "stages[0].methods[0].kind (line 14): must be base, sft, delta, dialogue_act, got 'stf'; "
         "did you mean sft?",
         prefix + "stages[0].methods[1].rnk (line 15): unknown setting of delta, got 'rnk'; "
         "did you mean rank?",
