@@ -8,20 +8,16 @@ bottleneck adapters by `bottleneck.py`.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from corpora.dialogue import PairSplits
 from search_spaces.errors import one_problem
 from search_spaces.spec import DeltaSettings, TrialSpec
-from trainers.checkpoints import CheckpointSettings
 from trainers.errors import ModelError
 from trainers.examples import check_length
 from trainers.loading import load_model
-from trainers.progress import OnEpoch, ShouldStop
+from trainers.peft_adapters import load_adapter, peft_warnings_ignored
+from trainers.task import TrainingTask
 from trainers.tune import tune
 from trainers.tuned import TunedModel
 
@@ -30,36 +26,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def train_delta(
-    spec: TrialSpec,
-    settings: DeltaSettings,
-    source: Path,
-    pairs: PairSplits,
-    workdir: Path,
-    on_epoch: OnEpoch,
-    *,
-    checkpoints: CheckpointSettings,
-    should_stop: ShouldStop,
-) -> TunedModel:
+def train_delta(task: TrainingTask, settings: DeltaSettings) -> TunedModel:
     """Tune a small part of a model, or a small addition to it.
 
     Args:
-        spec: the trial.
+        task: the adapter is saved under `model/` in its folder, in PEFT's format (BitFit: as a
+            whole model; bottleneck adapters: as `bottleneck_files.py` says).
         settings: which part, and how large.
-        source: folder of the model to start from.
-        pairs: training and validation pairs.
-        workdir: the trial's folder; the adapter is saved under `model/` in PEFT's format
-            (BitFit: as a whole model; bottleneck adapters: as `bottleneck_files.py` says).
-        on_epoch: told of every finished epoch.
-        checkpoints: how often to save.
-        should_stop: asked after every optimiser step.
 
     Raises:
         ModelError: the model cannot be loaded, is too short, or lacks what is to be tuned.
         DivergedError: a loss or gradient became NaN or infinite.
-        StoppedError: `should_stop` said so; the next call continues.
+        StoppedError: the task was to stop; the next call continues.
     """
-    if settings.peft_type == "prefix" and spec.training.gradient_checkpointing:
+    if settings.peft_type == "prefix" and task.spec.training.gradient_checkpointing:
         raise ModelError(
             one_problem(
                 "search space",
@@ -70,15 +50,9 @@ def train_delta(
             )
         )
     return tune(
-        lambda: _build(spec, settings, source),
-        lambda folder: _load(settings, source, folder),
-        spec,
-        source,
-        pairs,
-        workdir,
-        on_epoch,
-        checkpoints=checkpoints,
-        should_stop=should_stop,
+        task,
+        lambda: _build(task.spec, settings, task.source),
+        lambda folder: _load(settings, task.source, folder),
     )
 
 
@@ -122,25 +96,7 @@ def _load(
         from trainers.bottleneck_files import load_bottlenecks
 
         return load_bottlenecks(base, folder), tokenizer
-    from peft import PeftModel
-    from transformers import GenerationConfig
-
-    with _peft_warnings_ignored():
-        model: PeftModel = PeftModel.from_pretrained(base, str(folder))
-    # As saving sets them: the base's own would decode otherwise than the model in memory did.
-    model.generation_config = GenerationConfig.from_pretrained(folder)
-    model.eval()
-    return model, tokenizer
-
-
-@contextlib.contextmanager
-def _peft_warnings_ignored() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # LN tuning has no use for the layer's widths that PEFT looks for and misses.
-        warnings.filterwarnings("ignore", message="Unsupported layer type")
-        # PEFT's own call of a name that transformers is about to drop.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-        yield
+    return load_adapter(base, folder), tokenizer
 
 
 def _adapt(base: PreTrainedModel, settings: DeltaSettings) -> PeftModel:
@@ -149,7 +105,7 @@ def _adapt(base: PreTrainedModel, settings: DeltaSettings) -> PeftModel:
     try:
         if _output_layer(base).intersection(settings.target_modules or ()):
             raise ValueError("the output layer's loss is fused with it, past any adapter")
-        with _peft_warnings_ignored():
+        with peft_warnings_ignored():
             model = get_peft_model(base, _peft_config(base, settings))
     except ValueError as error:
         raise ModelError(

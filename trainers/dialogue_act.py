@@ -6,23 +6,20 @@ The act tokens are new rows of the embeddings (see `act_tokens.py`); everything 
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpora.act_labels import require_acts
-from corpora.dialogue import PairSplits
 from search_spaces.errors import Problem, one_problem
 from search_spaces.spec import DialogueActSettings, TrialSpec
 from trainers.act_tokens import ActTokens, act_ids, add_act_tokens, label_replies
-from trainers.checkpoints import CheckpointSettings
 from trainers.errors import ModelError
 from trainers.examples import check_length
 from trainers.loading import load_model
-from trainers.progress import OnEpoch, ShouldStop
+from trainers.peft_adapters import load_adapter, peft_warnings_ignored
+from trainers.task import TrainingTask
 from trainers.tune import tune
 from trainers.tuned import TunedModel
 
@@ -31,52 +28,30 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def train_dialogue_act(
-    spec: TrialSpec,
-    settings: DialogueActSettings,
-    source: Path,
-    pairs: PairSplits,
-    workdir: Path,
-    on_epoch: OnEpoch,
-    *,
-    checkpoints: CheckpointSettings,
-    should_stop: ShouldStop,
-) -> TunedModel:
+def train_dialogue_act(task: TrainingTask, settings: DialogueActSettings) -> TunedModel:
     """Tune a model to write a reply's act, and then the reply.
 
     Args:
-        spec: the trial.
+        task: an act that no training reply has counts as unknown; the model, or the adapter in
+            PEFT's format, is saved under `model/`, with the tokenizer that has the act tokens.
         settings: whether there are act tokens, and what is trained.
-        source: folder of the model to start from.
-        pairs: training and validation pairs; an act that no training reply has counts as unknown.
-        workdir: the trial's folder; the model, or the adapter in PEFT's format, is saved under
-            `model/`, with the tokenizer that has the act tokens.
-        on_epoch: told of every finished epoch.
-        checkpoints: how often to save.
-        should_stop: asked after every optimiser step.
 
     Raises:
         CorpusError: no training reply has a known act.
         ModelError: the model cannot be loaded, is too short, or cannot be given what is to be tuned.
         DivergedError: a loss or gradient became NaN or infinite.
-        StoppedError: `should_stop` said so; the next call continues.
+        StoppedError: the task was to stop; the next call continues.
     """
     acts: Sequence[str] = ()
     if settings.acts != "none":
-        acts = require_acts(spec.corpus.corpus, pairs)
+        acts = require_acts(task.spec.corpus.corpus, task.pairs)
         # The labels become part of the texts, and so of what a checkpoint must belong to.
-        pairs = label_replies(pairs, acts)
+        task = replace(task, pairs=label_replies(task.pairs, acts))
     lora = settings.tuning == "lora"
     tuned = tune(
-        lambda: _build(spec, settings, source, acts),
-        (lambda folder: _load_adapted(source, folder, acts)) if lora else load_model,
-        spec,
-        source,
-        pairs,
-        workdir,
-        on_epoch,
-        checkpoints=checkpoints,
-        should_stop=should_stop,
+        task,
+        lambda: _build(task.spec, settings, task.source, acts),
+        (lambda folder: _load_adapted(task.source, folder, acts)) if lora else load_model,
     )
     if not acts:
         return tuned
@@ -109,7 +84,7 @@ def _adapt(base: PreTrainedModel, settings: DialogueActSettings, tokens: list[in
         trainable_token_indices=_trained_rows(base, tokens) if tokens else None,
     )
     try:
-        with _peft_warnings_ignored():
+        with peft_warnings_ignored():
             model: PeftModel = peft.get_peft_model(base, config)
     except ValueError as error:
         raise ModelError(_not_adaptable(base, str(error).splitlines()[0])) from error
@@ -141,20 +116,7 @@ def _not_adaptable(base: PreTrainedModel, why: str) -> tuple[Problem, ...]:
 def _load_adapted(
     source: Path, folder: Path, acts: Sequence[str]
 ) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    from peft import PeftModel
-
     base, tokenizer = load_model(source)
     if acts:
         add_act_tokens(base, tokenizer, acts)
-    with _peft_warnings_ignored():
-        model: PeftModel = PeftModel.from_pretrained(base, str(folder))
-    model.eval()
-    return model, tokenizer
-
-
-@contextlib.contextmanager
-def _peft_warnings_ignored() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # PEFT's own call of a name that transformers is about to drop.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-        yield
+    return load_adapter(base, folder), tokenizer

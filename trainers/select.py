@@ -15,6 +15,7 @@ from search_spaces.spec import (
 )
 from trainers.checkpoints import CheckpointSettings
 from trainers.progress import OnEpoch, ShouldStop, never
+from trainers.task import TrainingTask
 from trainers.tuned import TunedModel
 
 _DEFAULT = CheckpointSettings()
@@ -49,48 +50,23 @@ def train(
         OSError: the disk is full; the last whole checkpoint is kept.
         torch.OutOfMemoryError: one pair at a time does not fit.
     """
+    task = TrainingTask(spec, source, pairs, workdir, on_epoch, checkpoints, should_stop)
     match spec.method:
         case BaseSettings():
             from trainers.base import train_base
 
-            return train_base(spec, source, pairs, workdir, on_epoch, should_stop)
+            return train_base(task)
         case SftSettings():
             from trainers.sft import train_sft
 
-            return train_sft(
-                spec,
-                source,
-                pairs,
-                workdir,
-                on_epoch,
-                checkpoints=checkpoints,
-                should_stop=should_stop,
-            )
+            return train_sft(task)
         case DeltaSettings() as settings:
             from trainers.delta import train_delta
 
-            return train_delta(
-                spec,
-                settings,
-                source,
-                pairs,
-                workdir,
-                on_epoch,
-                checkpoints=checkpoints,
-                should_stop=should_stop,
-            )
+            return train_delta(task, settings)
         case DialogueActSettings() as settings:
             from trainers.dialogue_act import train_dialogue_act
 
-            return train_dialogue_act(
-                spec,
-                settings,
-                source,
-                pairs,
-                workdir,
-                on_epoch,
-                checkpoints=checkpoints,
-                should_stop=should_stop,
-            )
+            return train_dialogue_act(task, settings)
         case _:
             assert_never(spec.method)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corpora.dialogue import PairSplits
 from search_spaces.spec import TrialSpec
-from trainers.checkpoints import CheckpointSettings
 from trainers.examples import check_length
 from trainers.loading import load_model
-from trainers.progress import OnEpoch, ShouldStop
+from trainers.task import TrainingTask
 from trainers.tune import tune
 from trainers.tuned import TunedModel
 
@@ -18,43 +16,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def train_sft(
-    spec: TrialSpec,
-    source: Path,
-    pairs: PairSplits,
-    workdir: Path,
-    on_epoch: OnEpoch,
-    *,
-    checkpoints: CheckpointSettings,
-    should_stop: ShouldStop,
-) -> TunedModel:
+def train_sft(task: TrainingTask) -> TunedModel:
     """Fine-tune all of a model's parameters.
 
     Args:
-        spec: the trial.
-        source: folder of the model to start from.
-        pairs: training and validation pairs.
-        workdir: the trial's folder; the model is saved under `model/`.
-        on_epoch: told of every finished epoch.
-        checkpoints: how often to save.
-        should_stop: asked after every optimiser step.
+        task: the model is saved under `model/` in its folder.
 
     Raises:
         ModelError: the model cannot be loaded or is too short for `max_length`.
         DivergedError: a loss or gradient became NaN or infinite.
-        StoppedError: `should_stop` said so; the next call continues.
+        StoppedError: the task was to stop; the next call continues.
     """
-    return tune(
-        lambda: _build(spec, source),
-        load_model,
-        spec,
-        source,
-        pairs,
-        workdir,
-        on_epoch,
-        checkpoints=checkpoints,
-        should_stop=should_stop,
-    )
+    return tune(task, lambda: _build(task.spec, task.source), load_model)
 
 
 def _build(spec: TrialSpec, source: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -12,10 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corpora.dialogue import PairSplits
 from search_spaces.spec import TrialSpec
 from trainers.checkpoint_files import newest_checkpoint, remove_checkpoints
-from trainers.checkpoints import CheckpointSettings
 from trainers.course import Course
 from trainers.encoding import EncodedPair
 from trainers.errors import StoppedError, is_out_of_memory
@@ -36,8 +34,9 @@ from trainers.micro_batch import (
     remembered_micro_batch,
     smaller_micro_batch,
 )
-from trainers.progress import EpochReport, OnEpoch, ShouldStop, write_steps
+from trainers.progress import EpochReport, OnEpoch, write_steps
 from trainers.supervised import Attempt, train_supervised, trainer_folder
+from trainers.task import TrainingTask
 from trainers.tuned import TunedModel
 from trainers.whole_folders import discard_leftovers
 
@@ -46,55 +45,41 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def tune(
-    build: Callable[[], tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]],
-    load: Callable[[Path], tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]],
-    spec: TrialSpec,
-    source: Path,
-    pairs: PairSplits,
-    workdir: Path,
-    on_epoch: OnEpoch,
-    *,
-    checkpoints: CheckpointSettings,
-    should_stop: ShouldStop,
-) -> TunedModel:
+Build = Callable[[], "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]"]
+Load = Callable[[Path], "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]"]
+
+
+def tune(task: TrainingTask, build: Build, load: Load) -> TunedModel:
     """Train a model's open parameters on pairs and save it under `model/`.
 
     What an earlier attempt finished is not repeated; what it left in the middle is continued, with
     the bits that an undisturbed training would have.
 
     Args:
+        task: what is trained, and where.
         build: gives the model to train, parameters with `requires_grad` open, and its tokenizer;
             called again where memory ran out.
         load: gives the tuned model from its folder.
-        spec: the trial.
-        source: folder of the model that `build` starts from.
-        pairs: training and validation pairs.
-        workdir: the trial's folder.
-        on_epoch: told of every finished epoch.
-        checkpoints: how often to save.
-        should_stop: asked after every optimiser step.
 
     Raises:
         DivergedError: a loss or gradient became NaN or infinite.
-        StoppedError: `should_stop` said so; the next call continues.
+        StoppedError: the task was to stop; the next call continues.
         torch.OutOfMemoryError: one pair at a time does not fit.
         OSError: the disk is full; the last whole checkpoint is kept.
     """
-    if should_stop():
+    spec, workdir = task.spec, task.workdir
+    if task.should_stop():
         raise StoppedError("training was asked to stop before it began")
     discard_leftovers(workdir)
-    identity = training_identity(spec, source, pairs)
+    identity = training_identity(spec, task.source, task.pairs)
     finished, digest, why = read_finished(workdir, identity)
     notes = [why] if why else []
     if finished is not None:
-        model, tokenizer = load(model_folder(workdir))
+        model, tokenizer = _load_as_saved(load, model_folder(workdir))
         write_steps(workdir / "train.csv", finished.rows)
-        on_epoch(finished.report)
+        task.on_epoch(finished.report)
     else:
-        model, tokenizer, finished, passed_over = _train_until_it_fits(
-            build, spec, identity, pairs, workdir, on_epoch, checkpoints, should_stop
-        )
+        model, tokenizer, finished, passed_over = _train_until_it_fits(task, build, identity)
         notes += passed_over
         digest = write_finished(workdir, identity, spec, model, tokenizer, finished)
     remove_checkpoints(workdir)
@@ -117,17 +102,23 @@ def tune(
     )
 
 
+def _load_as_saved(
+    load: Load, folder: Path
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """A tuned model that decodes as it did in memory, where saving set how."""
+    from transformers import GenerationConfig
+
+    model, tokenizer = load(folder)
+    # An adapter's base brings its own.
+    model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model, tokenizer
+
+
 def _train_until_it_fits(
-    build: Callable[[], tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]],
-    spec: TrialSpec,
-    identity: str,
-    pairs: PairSplits,
-    workdir: Path,
-    on_epoch: OnEpoch,
-    checkpoints: CheckpointSettings,
-    should_stop: ShouldStop,
+    task: TrainingTask, build: Build, identity: str
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, Finished, tuple[str, ...]]:
     """A trained model; each time memory runs out, from the last checkpoint with a smaller batch."""
+    spec, workdir = task.spec, task.workdir
     batch = remembered_micro_batch(workdir, spec)
     told = 0
 
@@ -135,17 +126,17 @@ def _train_until_it_fits(
         nonlocal told
         if report.step > told:  # Steps may be repeated, the word of them is not.
             told = report.step
-            on_epoch(report)
+            task.on_epoch(report)
 
     while True:
         model, tokenizer = build()
-        train, valid, truncated = encode_splits(tokenizer, pairs, spec)
+        train, valid, truncated = encode_splits(tokenizer, task.pairs, spec)
         shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
         checkpoint, notes = newest_checkpoint(workdir, identity, shapes)
         if checkpoint is not None:
             earlier = int(checkpoint.state["batch_size"])
             batch = micro_batch(spec, min(batch.batch_size, earlier))
-        attempt = Attempt(batch, identity, checkpoint, checkpoints, should_stop)
+        attempt = Attempt(batch, identity, checkpoint, task.checkpoints, task.should_stop)
         course = _train_if_it_fits(model, tokenizer, spec, train, valid, workdir, tell, attempt)
         if course is not None:
             break

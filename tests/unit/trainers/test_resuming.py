@@ -413,7 +413,7 @@ def test_killed_before_the_word_of_completion(lora: Training, undisturbed: Any) 
     assert outcome(tuned, lora.workdir) == undisturbed()
 
 
-@pytest.mark.parametrize("name", ["lora", "prefix", "sft"])
+@pytest.mark.parametrize("name", ["lora", "prefix", "sft", "houlsby", "bitfit", "acts-lora"])
 def test_a_model_that_is_taken_up_again_decodes_as_the_one_in_memory(
     tiny_gpt2: Path, tmp_path: Path, name: str
 ) -> None:
