@@ -42,6 +42,8 @@ class PpoSettings:
     value_clip_range: float = 0.2
     value_coef: float = 0.1
     """Weight of the value loss."""
+    own_value_model: bool = True
+    """The values have a backbone of their own, which begins as the policy; else the policy's."""
     whiten_rewards: bool = False
     ppo_epochs: int = 4
     """Passes over a batch of replies."""
@@ -97,15 +99,20 @@ class PpoStatistics:
 
 
 class ActorCritic(nn.Module):
-    """A causal language model with a value head on its last hidden states.
+    """A causal language model, and a value head on last hidden states.
 
     Args:
-        policy: the language model; its hidden states are shared with the value head.
+        policy: the language model.
+        value_backbone: the language model whose hidden states the value head reads. Absent: the
+            policy's own, which the value loss then changes too, whatever the KL penalty says.
     """
 
-    def __init__(self, policy: PreTrainedModel) -> None:
+    def __init__(
+        self, policy: PreTrainedModel, value_backbone: PreTrainedModel | None = None
+    ) -> None:
         super().__init__()
         self.policy = policy
+        self.value_backbone = None if value_backbone is None else value_backbone.base_model
         embedding: nn.Module = policy.get_input_embeddings()
         width = int(policy.config.hidden_size)
         weight: torch.Tensor = next(embedding.parameters())
@@ -123,15 +130,16 @@ class ActorCritic(nn.Module):
             input_ids_bt: [B, T] token ids.
             attention_bt: [B, T] 1 where there is a token.
         """
-        positions = {"position_ids": position_ids(attention_bt)} if self.takes_positions else {}
-        output = self.policy(
-            input_ids=input_ids_bt,
-            attention_mask=attention_bt,
-            output_hidden_states=True,
-            use_cache=False,
-            **positions,
+        text = {"input_ids": input_ids_bt, "attention_mask": attention_bt, "use_cache": False}
+        if self.takes_positions:
+            text["position_ids"] = position_ids(attention_bt)
+        shared = self.value_backbone is None
+        output = self.policy(**text, output_hidden_states=shared)
+        hidden_bth: torch.Tensor = (
+            output.hidden_states[-1]
+            if self.value_backbone is None
+            else self.value_backbone(**text).last_hidden_state
         )
-        hidden_bth: torch.Tensor = output.hidden_states[-1]
         return output.logits, self.value_head(hidden_bth.float())[..., 0]
 
 

