@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -14,10 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.driver import NO_LOCKS
 from orchestrator.errors import TrialHeldError, WorkerLostError
 from search_spaces.atomic import write_atomically
+from search_spaces.locks import try_lock
 from trainers.errors import StoppedError
+from trainers.phases import current_phase
 from trainers.progress import ShouldStop
 
 _FILE = "attempt.json"
@@ -149,35 +148,39 @@ def _after(before: Attempt, this: Attempt) -> Attempt:
 
 
 def _reached(folder: Path) -> str:
-    """How far a trial's files say it is: its newest checkpoint, whether it is trained, its replies."""
+    """How far a trial's files say it is: its newest checkpoint, whether it is trained, its replies.
+
+    Where it is in a phase that it shares with other trials, the phase's files count too.
+    """
+    phase = current_phase(folder)
+    replies = folder / "replies.partial.jsonl"
+    size = replies.stat().st_size if replies.exists() else 0
+    parts = [_training_reached(folder), str(size)]
+    if phase is not None:
+        parts += [phase.folder.name, _training_reached(phase.folder)]
+    return " ".join(parts)
+
+
+def _training_reached(folder: Path) -> str:
     steps = [
         int(step)
         for found in folder.glob("checkpoint-*")
         if (step := found.name.removeprefix("checkpoint-")).isdigit()
     ]
-    replies = folder / "replies.partial.jsonl"
-    size = replies.stat().st_size if replies.exists() else 0
-    return f"{max(steps, default=0)} {(folder / 'trained.json').exists()} {size}"
+    return f"{max(steps, default=0)} {(folder / 'trained.json').exists()}"
 
 
 def _wait_for_lock(descriptor: int, folder: Path, should_stop: ShouldStop) -> None:
     deadline = time.monotonic() + _LONGEST_WAIT_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                return  # Then the driver's token alone keeps an earlier worker from going on.
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            if should_stop():
-                raise StoppedError from None
-            if time.monotonic() > deadline:
-                holder = read_attempt(folder)
-                who = f"process {holder.pid} on {holder.host}" if holder else "another process"
-                raise TrialHeldError(f"{who} holds {folder.name} and does not end") from None
-            time.sleep(0.1)
+    # Without locks, the driver's token alone keeps an earlier worker from going on.
+    while try_lock(descriptor) is False:
+        if should_stop():
+            raise StoppedError
+        if time.monotonic() > deadline:
+            holder = read_attempt(folder)
+            who = f"process {holder.pid} on {holder.host}" if holder else "another process"
+            raise TrialHeldError(f"{who} holds {folder.name} and does not end")
+        time.sleep(0.1)
 
 
 def _pause(seconds: float, should_stop: ShouldStop) -> None:

@@ -8,8 +8,6 @@ file is emptied: that needs no room on a disk that may be full.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import secrets
@@ -22,12 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from search_spaces.errors import SearchSpaceError, one_problem
+from search_spaces.locks import try_lock
 from search_spaces.secrets import hide_secrets
 from trainers.progress import ShouldStop
 
 _LOOK_EVERY_S = 0.5
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-"""What a file system says that has no locks (some network file systems)."""
 
 
 @dataclass
@@ -91,16 +88,11 @@ def drive(folder: Path, command: str) -> Iterator[Driver]:
     file = folder / ".driver"
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        # Without locks, trials still run by the newest token alone.
+        if try_lock(descriptor) is False:
             raise SearchSpaceError(
                 one_problem(str(folder), "", f"must not be driven twice, but {_named(file)}")
-            ) from None
-        except OSError as error:
-            # Some network file systems cannot lock; trials still run by the newest token alone.
-            if error.errno not in NO_LOCKS:
-                raise
+            )
         driver = Driver(file, command, descriptor)
         driver.begin()
         try:

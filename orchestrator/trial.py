@@ -21,7 +21,8 @@ from search_spaces.errors import SearchSpaceError, one_problem
 from search_spaces.identity import spec_from_dict, spec_to_dict
 from trainers.checkpoints import CheckpointSettings
 from trainers.errors import StoppedError
-from trainers.micro_batch import halve_micro_batch
+from trainers.micro_batch import halve_at_once
+from trainers.phases import Phase, current_phase, forget_phase
 from trainers.progress import OnEpoch, ShouldStop, never
 from trainers.tuned import TunedModel
 
@@ -84,11 +85,14 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
         (folder / "failure.json").unlink(missing_ok=True)
         smaller = this.after_memory_kill and (folder / _PARTIAL).exists()
         if this.after_memory_kill and not smaller:
-            halve_micro_batch(folder, spec_from_dict(work.spec))
+            batch_size = spec_from_dict(work.spec).training.batch_size
+            place = current_phase(folder) or Phase(folder, batch_size)
+            halve_at_once(place.folder, place.at_once)
         result = _train_and_evaluate(work, folder, this, smaller, on_epoch, scorer, should_stop)
         write_json(folder / "result.json", result)
         for file in (_PARTIAL, _SPENT):
             (folder / file).unlink(missing_ok=True)
+        forget_phase(folder)
     return result
 
 
@@ -157,6 +161,7 @@ def _train_and_evaluate(
         on_epoch,
         checkpoints=work.checkpoints,
         should_stop=should_stop,
+        phases=folder.parent.parent / "phases",
     )
     spent = _Spent.read(folder)
     spent = spent.more(0.0, peak_memory_gib())

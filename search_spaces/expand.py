@@ -13,8 +13,10 @@ from search_spaces.fields import PARTS, method_fields, trial_fields
 from search_spaces.space import MethodEntry, SearchSpace, Stage
 from search_spaces.spec import (
     BaseSettings,
+    ChatMglSettings,
     DeltaSettings,
     DialogueActSettings,
+    RlSettings,
     Scale,
     TrainingSpec,
     TrialSpec,
@@ -39,6 +41,42 @@ PEFT_READS = {
     "parallel": {"bottleneck", "non_linearity", "adapter_scale"},
 }
 """Settings of delta tuning that each of its kinds reads."""
+
+
+_RL_IGNORES = {
+    "ppo": {"num_generations"},
+    "rloo": {
+        "kl_target",
+        "kl_horizon",
+        "gamma",
+        "gae_lambda",
+        "value_clip_range",
+        "value_coef",
+        "value_model",
+        "whiten_rewards",
+    },
+    "none": {f.name for f in dataclasses.fields(RlSettings)} - {"rl"},
+}
+"""Settings of reinforcement learning that each kind of it does not read."""
+
+_CHATMGL_REWARD = {
+    "preference_data",
+    "reward_model",
+    "reward_epochs",
+    "reward_learning_rate",
+    "reward_batch_size",
+}
+_READER_REWARD = {
+    "act_reward_weight",
+    "similarity_weight",
+    "similarity_model",
+    "bleu1_weight",
+    "rouge1_weight",
+    "rouge2_weight",
+    "rouge_l_weight",
+    "bertscore_weight",
+    "reward_shift",
+}
 
 
 def expand_stage(
@@ -177,6 +215,14 @@ def _ignored(spec: TrialSpec) -> frozenset[str]:
         ignored |= method_fields("delta") - PEFT_READS[spec.method.peft_type] - {"peft_type"}
     if isinstance(spec.method, DialogueActSettings) and spec.method.tuning == "full":
         ignored |= {"rank", "alpha"}
+    if isinstance(spec.method, RlSettings):
+        ignored |= _RL_IGNORES[spec.method.rl]
+        if spec.method.rl == "none":
+            ignored |= (
+                _CHATMGL_REWARD if isinstance(spec.method, ChatMglSettings) else _READER_REWARD
+            )
+        elif spec.method.rl == "ppo" and spec.method.kl_target is None:
+            ignored.add("kl_horizon")
     if spec.decoding.protocol == "chatmgl":
         ignored |= {"max_new_tokens", "length_penalty"}
     if spec.metrics.bertscore_model is None:

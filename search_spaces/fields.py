@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from search_spaces.errors import Problem, nearest_choice, shown_value
 from search_spaces.spec import (
     BaseSettings,
+    ChatMglSettings,
     ColumnMapping,
     CorpusSpec,
     DecodingSpec,
@@ -20,6 +21,7 @@ from search_spaces.spec import (
     DialogueActSettings,
     Method,
     MetricsSpec,
+    ReaderSettings,
     SftSettings,
     SplitSpec,
     TrainingSpec,
@@ -40,6 +42,8 @@ METHODS: dict[str, type[Method]] = {
     "sft": SftSettings,
     "delta": DeltaSettings,
     "dialogue_act": DialogueActSettings,
+    "chatmgl": ChatMglSettings,
+    "reader": ReaderSettings,
 }
 """Settings class of each method, by its kind."""
 

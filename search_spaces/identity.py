@@ -15,6 +15,7 @@ from search_spaces.spec import (
     CorpusSpec,
     DeltaSettings,
     DialogueActSettings,
+    RlSettings,
     TrialSpec,
 )
 
@@ -27,6 +28,7 @@ def trial_id(
     corpus_hash: str,
     model_fingerprint: str,
     metric_versions: Mapping[str, str],
+    inputs: Mapping[str, str] | None = None,
 ) -> str:
     """The first 16 hexadecimal digits (64 bits) of the SHA-256 of what a trial's result depends on.
 
@@ -39,17 +41,23 @@ def trial_id(
         corpus_hash: content hash of the corpus.
         model_fingerprint: of the model's weights and tokenizer.
         metric_versions: version of each metric that scores it.
+        inputs: content hash of each further thing that the method reads, by the field that names
+            it; those names are left out too.
     """
     usual = CorpusSpec()
     nameless = dataclasses.replace(spec.corpus, corpus=usual.corpus, privacy=usual.privacy)
     fields = _without_defaults(dataclasses.replace(spec, corpus=nameless))
     fields.pop("model")
-    identity = {
+    for name in inputs or ():
+        fields["method"].pop(name, None)
+    identity: dict[str, Any] = {
         "spec": fields,
         "corpus": corpus_hash,
         "model": model_fingerprint,
         "metrics": dict(metric_versions),
     }
+    if inputs:
+        identity["inputs"] = dict(inputs)
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
 
@@ -106,6 +114,8 @@ def short_number(value: float) -> str:
 
 def _method_name(spec: TrialSpec) -> str:
     method = spec.method
+    if isinstance(method, RlSettings):
+        return f"{method.kind}-{'sft' if method.rl == 'none' else method.rl}"
     if isinstance(method, DialogueActSettings):
         lora = f"-lora-r{method.rank}" if method.tuning == "lora" else ""
         return f"{method.kind}-{method.acts}{lora}"

@@ -36,6 +36,7 @@ PeftType = Literal[
     "parallel",
 ]
 NonLinearity = Literal["relu", "gelu", "silu", "tanh"]
+Rl = Literal["ppo", "rloo", "none"]
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**63)]
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63)]
@@ -128,6 +129,9 @@ class TrainingSpec:
     loss_on: Literal["reply", "all"] = "reply"
     """Tokens that count in the loss: the reply's alone, or the prompt's too."""
     gradient_checkpointing: bool = False
+    packing: bool = False
+    """Whole training examples one after the other in sequences of up to `max_length` tokens; each
+    can then see those before it."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -212,7 +216,106 @@ class DialogueActSettings:
     """LoRA scale is `alpha / rank`."""
 
 
-Method = BaseSettings | SftSettings | DeltaSettings | DialogueActSettings
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RlSettings:
+    """Reinforcement learning after a supervised phase; fields only, for the methods that have it."""
+
+    rl: Rl = "ppo"
+    """Proximal policy optimisation, REINFORCE leave-one-out, or the supervised phase alone."""
+    rl_epochs: PositiveInt = 1
+    """Passes over the prompts."""
+    rl_learning_rate: PositiveFloat = 1.41e-5
+    rl_batch_size: PositiveInt = 4
+    """Replies per update."""
+    rl_mini_batch_size: PositiveInt = 4
+    """Replies per optimiser step within an update."""
+    rl_max_new_tokens: PositiveInt = 200
+    """Longest reply that is sampled, in tokens."""
+    rl_temperature: PositiveFloat = 1.0
+    rl_iterations: PositiveInt = 4
+    """Passes over an update's replies."""
+    kl_coef: NonNegativeFloat = 0.2
+    """Weight of the KL penalty against the supervised model; at the beginning, where it adapts."""
+    kl_target: PositiveFloat | None = 6.0
+    """PPO: nats per reply that the weight adapts towards; null: the weight is fixed."""
+    kl_horizon: PositiveInt = 10_000
+    """PPO: replies over which the weight adapts."""
+    gamma: Fraction = 1.0
+    """PPO: discount a token."""
+    gae_lambda: Fraction = 0.95
+    """PPO: 0 trusts the values, 1 the rewards."""
+    clip_range: PositiveFloat = 0.2
+    """How far a probability ratio may move in an update."""
+    value_clip_range: PositiveFloat = 0.2
+    """PPO: how far a value may move in an update."""
+    value_coef: NonNegativeFloat = 0.1
+    """PPO: weight of the value loss."""
+    value_model: Literal["own", "shared"] = "own"
+    """PPO: whether the values have a backbone of their own, or read the policy's."""
+    whiten_rewards: bool = False
+    """PPO: rewards of unit variance over an update."""
+    num_generations: Annotated[int, Field(ge=2, lt=2**31)] = 2
+    """RLOO: replies per prompt, each the others' baseline."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ChatMglSettings(RlSettings):
+    """The study's baseline: supervised on questions and answers, a reward model, then RL on it.
+
+    `training` is the supervised phase's; the dialogues of the corpus are not trained on.
+    """
+
+    kind: Literal["chatmgl"] = "chatmgl"
+    qa_data: NonEmpty = "sample"
+    """Questions and answers: `sample` (bundled; its preferred answers), or a JSON or JSONL file."""
+    preference_data: NonEmpty = "sample"
+    """What the reward model learns from: `sample` (bundled), or a JSON or JSONL file of preferred
+    and rejected answers, or of labelled ones."""
+    reward_model: NonEmpty | None = "distilbert-base-uncased"
+    """Encoder that the reward model starts from, by name or folder; null: the trial's own model."""
+    reward_epochs: PositiveInt = 5
+    reward_learning_rate: PositiveFloat = 5e-5
+    reward_batch_size: PositiveInt = 8
+    """Comparisons (or labelled answers) per optimiser step."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ReaderSettings(RlSettings):
+    """Act and reply learnt jointly, then RL on act, similarity and overlap with the reference."""
+
+    kind: Literal["reader"] = "reader"
+    rl_learning_rate: PositiveFloat = 1.41e-6
+    rl_batch_size: PositiveInt = 16
+    rl_mini_batch_size: PositiveInt = 16
+    rl_max_new_tokens: PositiveInt = 64
+    gamma: Fraction = 0.99
+    value_model: Literal["own", "shared"] = "shared"
+    act_loss_weight: NonNegativeFloat = 1.0
+    """Weight of the act head's cross-entropy beside the reply's, in the supervised phase."""
+    act_reward_weight: NonNegativeFloat = 0.1
+    """Of the act head's logit for the reference's act."""
+    similarity_weight: NonNegativeFloat = 1.0
+    """Of the cosine between reply and reference under `similarity_model`."""
+    similarity_model: NonEmpty = "sentence-transformers/all-MiniLM-L6-v2"
+    """Encoder by name or folder."""
+    bleu1_weight: NonNegativeFloat = 1.0
+    rouge1_weight: NonNegativeFloat = 1.0
+    rouge2_weight: NonNegativeFloat = 4.0
+    rouge_l_weight: NonNegativeFloat = 2.0
+    bertscore_weight: NonNegativeFloat = 0.0
+    """Of BERTScore F1, which the paper mentions, under the trial's `bertscore_model`."""
+    reward_shift: float = -0.2
+    """Added to every reward."""
+
+
+Method = (
+    BaseSettings
+    | SftSettings
+    | DeltaSettings
+    | DialogueActSettings
+    | ChatMglSettings
+    | ReaderSettings
+)
 MethodSettings = Annotated[Method, Field(discriminator="kind")]
 
 

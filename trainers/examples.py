@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from corpora.dialogue import PairSplits
@@ -22,7 +23,7 @@ def encode_splits(
     Args:
         tokenizer: the model's.
         pairs: the trial's pairs.
-        spec: the trial; `prompt_template`, `max_length` and `loss_on` are used.
+        spec: the trial; `prompt_template`, `max_length`, `loss_on` and `packing` are used.
     """
     loss_on_prompt = spec.training.loss_on == "all"
     train, valid = (
@@ -38,7 +39,33 @@ def encode_splits(
         ]
         for part in (pairs.train, pairs.valid)
     )
-    return train, valid, sum(example.reply_truncated for example in train)
+    truncated = sum(example.reply_truncated for example in train)
+    return (
+        pack(train, spec.training.max_length) if spec.training.packing else train,
+        valid,
+        truncated,
+    )
+
+
+def pack(examples: Sequence[EncodedPair], max_length: int) -> list[EncodedPair]:
+    """Examples one after the other, in their order, as many whole ones to a sequence as fit.
+
+    Args:
+        examples: at most `max_length` tokens each.
+        max_length: longest sequence, in tokens.
+    """
+    packed: list[EncodedPair] = []
+    for example in examples:
+        last = packed[-1] if packed else None
+        if last is None or len(last.input_ids) + len(example.input_ids) > max_length:
+            packed.append(example)
+        else:
+            packed[-1] = EncodedPair(
+                input_ids=last.input_ids + example.input_ids,
+                labels=last.labels + example.labels,
+                reply_truncated=last.reply_truncated or example.reply_truncated,
+            )
+    return packed
 
 
 def check_length(config: PretrainedConfig, spec: TrialSpec, virtual_tokens: int = 0) -> None:

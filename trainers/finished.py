@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,15 +91,37 @@ def write_finished(
     Raises:
         OSError: the disk is full; nothing half-written is left.
     """
+    return write_trained(
+        workdir, identity, lambda aside: save_model(model, tokenizer, spec, aside), asdict(finished)
+    )
+
+
+def write_trained(
+    workdir: Path, identity: str, save: Callable[[Path], None], trained: Mapping[str, Any]
+) -> str:
+    """Save a model of any kind under `model/`, then the word that it is whole.
+
+    Args:
+        workdir: the training's folder.
+        identity: of the training.
+        save: saves the model in the folder it is given.
+        trained: what training came to; JSON data.
+
+    Returns:
+        SHA-256 of the model's weights.
+
+    Raises:
+        OSError: the disk is full; nothing half-written is left.
+    """
     # What it said of a model that is about to be replaced.
     (workdir / _FILE).unlink(missing_ok=True)
     folder = workdir / _MODEL
-    write_folder(folder, lambda aside: save_model(model, tokenizer, spec, aside))
+    write_folder(folder, save)
     files = describe_files(folder)
     content = {
         "format": _FORMAT,
         "identity": identity,
-        "trained": asdict(finished),
+        "trained": dict(trained),
         "files": files,
     }
     text = json.dumps({**content, "sha256": _digest(content)}, indent=1, allow_nan=False)
@@ -118,6 +140,26 @@ def read_finished(workdir: Path, identity: str) -> tuple[Finished | None, str, s
         What it came to, or None; SHA-256 of the tuned weights; and why what is there does not
         count, empty where nothing is there.
     """
+    found, digest, why = read_trained(workdir, identity)
+    if found is None:
+        return None, digest, why
+    trained = dict(found)
+    trained["rows"] = tuple(StepRow(**row) for row in trained["rows"])
+    trained["report"] = EpochReport(**trained["report"])
+    return Finished(**trained), digest, ""
+
+
+def read_trained(workdir: Path, identity: str) -> tuple[Mapping[str, Any] | None, str, str]:
+    """What `write_trained` said, where it holds and the model is whole.
+
+    Args:
+        workdir: the training's folder.
+        identity: of the training.
+
+    Returns:
+        What training came to, or None; SHA-256 of the model's weights; and why what is there does
+        not count, empty where nothing is there.
+    """
     try:
         content = json.loads((workdir / _FILE).read_bytes())
     except FileNotFoundError:
@@ -127,10 +169,7 @@ def read_finished(workdir: Path, identity: str) -> tuple[Finished | None, str, s
     why = _why_not(content, identity, workdir / _MODEL)
     if why:
         return None, "", f"{_FILE} was passed over: {why}"
-    trained = dict(content["trained"])
-    trained["rows"] = tuple(StepRow(**row) for row in trained["rows"])
-    trained["report"] = EpochReport(**trained["report"])
-    return Finished(**trained), _weights_digest(identity, content["files"]), ""
+    return content["trained"], _weights_digest(identity, content["files"]), ""
 
 
 def model_folder(workdir: Path) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces.atomic import write_atomically
-from search_spaces.spec import BaseSettings, TrialSpec
+from search_spaces.spec import TrialSpec
 
 _FILE = "micro_batch.json"
 
@@ -34,8 +34,18 @@ def micro_batch(spec: TrialSpec, most: int) -> MicroBatch:
         most: pairs per forward pass, at most; at least 1.
     """
     whole = spec.training.batch_size
-    pairs = next(size for size in range(min(most, whole), 0, -1) if whole % size == 0)
+    pairs = largest_cut(whole, most)
     return MicroBatch(pairs, spec.training.gradient_accumulation_steps * (whole // pairs))
+
+
+def largest_cut(whole: int, most: int) -> int:
+    """The largest divisor of a batch that is at most so much; at least 1.
+
+    Args:
+        whole: the batch.
+        most: at least 1.
+    """
+    return next(size for size in range(min(most, whole), 0, -1) if whole % size == 0)
 
 
 def adjustments(spec: TrialSpec, batch: MicroBatch) -> dict[str, int]:
@@ -53,64 +63,62 @@ def adjustments(spec: TrialSpec, batch: MicroBatch) -> dict[str, int]:
     }
 
 
-def remembered_micro_batch(workdir: Path, spec: TrialSpec) -> MicroBatch:
-    """What the next attempt is to train with, from what earlier ones learnt.
+def remembered_at_once(workdir: Path, whole: int) -> int:
+    """How much the next attempt is to take at once, from what earlier ones learnt.
 
     Args:
-        workdir: the trial's folder.
-        spec: the trial.
+        workdir: the training's folder.
+        whole: what is specified; the answer divides it.
     """
     try:
         remembered = json.loads((workdir / _FILE).read_text(encoding="utf-8"))["batch_size"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        remembered = None  # Nothing was learnt, or nothing that can be read: begin as specified.
+        return whole  # Nothing was learnt, or nothing that can be read: begin as specified.
     if not isinstance(remembered, int) or remembered < 1:
-        remembered = spec.training.batch_size
-    return micro_batch(spec, remembered)
+        return whole
+    return largest_cut(whole, remembered)
 
 
-def halve_micro_batch(workdir: Path, spec: TrialSpec) -> bool:
-    """Have the next attempt train with the next smaller micro-batch: half, where half divides.
+def halve_at_once(workdir: Path, whole: int) -> bool:
+    """Have the next attempt take the next smaller cut at once: half, where half divides.
 
     Args:
-        workdir: the trial's folder.
-        spec: the trial.
+        workdir: the training's folder.
+        whole: what is specified.
 
     Returns:
-        False where there is no smaller one: a single pair, or a model that is not trained.
+        False where there is no smaller one.
     """
-    now = remembered_micro_batch(workdir, spec).batch_size
-    if now == 1 or isinstance(spec.method, BaseSettings):
+    now = remembered_at_once(workdir, whole)
+    if now == 1:
         return False
-    remember_micro_batch(workdir, smaller_micro_batch(spec, now))
+    remember_at_once(workdir, smaller_cut(now))
     return True
 
 
-def smaller_micro_batch(spec: TrialSpec, pairs: int) -> MicroBatch:
-    """The largest proper divisor: 8 pairs become 4, 6 become 3, 3 become 1.
+def smaller_cut(at_once: int) -> int:
+    """The largest proper divisor: 8 become 4, 6 become 3, 3 become 1.
 
     Args:
-        spec: the trial.
-        pairs: pairs per forward pass that were too many; more than 1.
+        at_once: what was too much; more than 1.
     """
-    largest = next(size for size in range(pairs // 2, 0, -1) if pairs % size == 0)
-    return micro_batch(spec, largest)
+    return next(size for size in range(at_once // 2, 0, -1) if at_once % size == 0)
 
 
-def remember_micro_batch(workdir: Path, batch: MicroBatch) -> None:
-    """Write down what the next attempt is to train with.
+def remember_at_once(workdir: Path, at_once: int) -> None:
+    """Write down what the next attempt is to take at once.
 
     Args:
-        workdir: the trial's folder.
-        batch: for the next attempt.
+        workdir: the training's folder.
+        at_once: for the next attempt.
     """
-    write_atomically(workdir / _FILE, json.dumps({"batch_size": batch.batch_size}))
+    write_atomically(workdir / _FILE, json.dumps({"batch_size": at_once}))
 
 
 def forget_micro_batch(workdir: Path) -> None:
     """Remove what was written down; training is over.
 
     Args:
-        workdir: the trial's folder.
+        workdir: the training's folder.
     """
     (workdir / _FILE).unlink(missing_ok=True)

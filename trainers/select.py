@@ -8,8 +8,10 @@ from typing import assert_never
 from corpora.dialogue import PairSplits
 from search_spaces.spec import (
     BaseSettings,
+    ChatMglSettings,
     DeltaSettings,
     DialogueActSettings,
+    ReaderSettings,
     SftSettings,
     TrialSpec,
 )
@@ -30,6 +32,7 @@ def train(
     *,
     checkpoints: CheckpointSettings = _DEFAULT,
     should_stop: ShouldStop = never,
+    phases: Path | None = None,
 ) -> TunedModel:
     """Tune a model as the trial says, from wherever an earlier attempt in the folder left off.
 
@@ -41,6 +44,7 @@ def train(
         on_epoch: told of every finished epoch.
         checkpoints: how often to save what an interrupted training continues from.
         should_stop: asked before training, and after every optimiser step.
+        phases: folder of what trials have in common; absent: the trial's own.
 
     Raises:
         ModelError: the model and the settings do not fit.
@@ -50,7 +54,7 @@ def train(
         OSError: the disk is full; the last whole checkpoint is kept.
         torch.OutOfMemoryError: one pair at a time does not fit.
     """
-    task = TrainingTask(spec, source, pairs, workdir, on_epoch, checkpoints, should_stop)
+    task = TrainingTask(spec, source, pairs, workdir, on_epoch, checkpoints, should_stop, phases)
     match spec.method:
         case BaseSettings():
             from trainers.base import train_base
@@ -68,5 +72,13 @@ def train(
             from trainers.dialogue_act import train_dialogue_act
 
             return train_dialogue_act(task, settings)
+        case ChatMglSettings() as settings:
+            from trainers.chatmgl import train_chatmgl
+
+            return train_chatmgl(task, settings)
+        case ReaderSettings() as settings:
+            from trainers.reader import train_reader
+
+            return train_reader(task, settings)
         case _:
             assert_never(spec.method)

@@ -30,3 +30,5 @@ class TrainingTask:
     """How often to save what an interrupted training continues from."""
     should_stop: ShouldStop = never
     """Asked before training, and after every optimiser step."""
+    phases: Path | None = None
+    """Folder of what trials have in common; absent: the trial's own."""

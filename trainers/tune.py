@@ -30,9 +30,9 @@ from trainers.micro_batch import (
     adjustments,
     forget_micro_batch,
     micro_batch,
-    remember_micro_batch,
-    remembered_micro_batch,
-    smaller_micro_batch,
+    remember_at_once,
+    remembered_at_once,
+    smaller_cut,
 )
 from trainers.progress import EpochReport, OnEpoch, write_steps
 from trainers.supervised import Attempt, train_supervised, trainer_folder
@@ -119,7 +119,7 @@ def _train_until_it_fits(
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, Finished, tuple[str, ...]]:
     """A trained model; each time memory runs out, from the last checkpoint with a smaller batch."""
     spec, workdir = task.spec, task.workdir
-    batch = remembered_micro_batch(workdir, spec)
+    batch = micro_batch(spec, remembered_at_once(workdir, spec.training.batch_size))
     told = 0
 
     def tell(report: EpochReport) -> None:
@@ -140,8 +140,8 @@ def _train_until_it_fits(
         course = _train_if_it_fits(model, tokenizer, spec, train, valid, workdir, tell, attempt)
         if course is not None:
             break
-        batch = smaller_micro_batch(spec, batch.batch_size)
-        remember_micro_batch(workdir, batch)
+        batch = micro_batch(spec, smaller_cut(batch.batch_size))
+        remember_at_once(workdir, batch.batch_size)
         del model
         free_memory()
     if course.report is None or course.valid_loss is None:

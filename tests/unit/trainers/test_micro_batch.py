@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from search_spaces.spec import BaseSettings
 from tests.tiny import tiny_pairs, tiny_spec
 from tests.unit.trainers.interrupted import Training
 from trainers.errors import StoppedError
@@ -19,10 +18,10 @@ from trainers.loading import load_model
 from trainers.loss import mean_token_loss
 from trainers.micro_batch import (
     MicroBatch,
-    halve_micro_batch,
+    halve_at_once,
     micro_batch,
-    remembered_micro_batch,
-    smaller_micro_batch,
+    remembered_at_once,
+    smaller_cut,
 )
 from trainers.resumable import SFTTrainer
 
@@ -86,7 +85,7 @@ def test_the_next_smaller_divides(whole: int, expected: list[int]) -> None:
     spec = tiny_spec(batch_size=whole, gradient_accumulation_steps=3)
     found, pairs = [], whole
     while pairs > 1:
-        batch = smaller_micro_batch(spec, pairs)
+        batch = micro_batch(spec, smaller_cut(pairs))
         assert batch.batch_size * batch.gradient_accumulation_steps == 3 * whole
         pairs = batch.batch_size
         found.append(pairs)
@@ -99,16 +98,16 @@ def test_the_largest_that_divides(most: int, pairs: int) -> None:
 
 
 def test_halving_for_the_next_attempt(tmp_path: Path) -> None:
-    spec = tiny_spec(batch_size=6)
-    assert [halve_micro_batch(tmp_path, spec) for _ in range(3)] == [True, True, False]
-    assert remembered_micro_batch(tmp_path, spec) == MicroBatch(1, 6)
-    assert not halve_micro_batch(tmp_path / "base", tiny_spec(method=BaseSettings(), batch_size=6))
+    assert [halve_at_once(tmp_path, 6) for _ in range(3)] == [True, True, False]
+    assert remembered_at_once(tmp_path, 6) == 1
+    assert not (tmp_path / "base").exists()
+    assert not halve_at_once(tmp_path / "base", 1)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", '{"batch_size": "4"}', '{"batch_size": 0}', "{"])
 def test_a_memory_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "micro_batch.json").write_text(text)
-    assert remembered_micro_batch(tmp_path, tiny_spec(batch_size=4)) == MicroBatch(4, 1)
+    assert remembered_at_once(tmp_path, 4) == 4
 
 
 @pytest.mark.parametrize(
@@ -160,8 +159,8 @@ def test_every_cut_gives_the_same_weights(
         gradient_accumulation_steps=accumulation,
     )
     adjusted = training(plain_gpt2, tmp_path / "adjusted")
-    while remembered_micro_batch(adjusted.workdir, adjusted.spec).batch_size > pairs:
-        assert halve_micro_batch(adjusted.workdir, adjusted.spec)
+    while remembered_at_once(adjusted.workdir, 8) > pairs:
+        assert halve_at_once(adjusted.workdir, 8)
     tuned = adjusted()
     assert bool(tuned.adjusted) is (pairs != 8)
     assert specified().train_loss == tuned.train_loss
