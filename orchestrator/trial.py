@@ -192,7 +192,7 @@ def _train_and_evaluate(
         "name": work.name,
         "spec": spec_to_dict(spec),
         "status": "done",
-        "scores": _losses(tuned) | evaluation.scores,
+        "scores": {**_losses(tuned), **tuned.measures, **evaluation.scores},
         "cost": {
             "seconds": round(tuned.seconds + spent.eval_seconds, 3),
             "train_seconds": round(tuned.seconds, 3),

@@ -13,7 +13,7 @@ from trainers.act_tokens import ACT_CODE, ACT_TEXT, uses_acts
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _WHOLE_CODE = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -44,21 +44,11 @@ def save_model(
         spec: what it was tuned by.
         folder: made where it is missing.
     """
-    from transformers import GenerationConfig
-
     from trainers.bottleneck import find_bottlenecks
     from trainers.bottleneck_files import save_bottlenecks
 
-    settings = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=spec.decoding.max_new_tokens,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
     folder.mkdir(parents=True, exist_ok=True)
-    model.generation_config = settings
+    model.generation_config = generation_settings(tokenizer, spec)
     if find_bottlenecks(model):
         save_bottlenecks(model, folder)
     elif isinstance(spec.method, DialogueActSettings) and spec.method.tuning == "lora":
@@ -66,9 +56,39 @@ def save_model(
         model.save_pretrained(folder, save_embedding_layers=False)
     else:
         model.save_pretrained(folder)
-    settings.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_settings(tokenizer, spec, folder)
+
+
+def write_settings(tokenizer: PreTrainedTokenizerBase, spec: TrialSpec, folder: Path) -> None:
+    """Write what says how a saved model is used: generation settings and a model card.
+
+    Args:
+        tokenizer: its tokenizer.
+        spec: what it was tuned by.
+        folder: the model's.
+    """
+    generation_settings(tokenizer, spec).save_pretrained(folder)
     (folder / "README.md").write_text(model_card(spec), encoding="utf-8")
+
+
+def generation_settings(tokenizer: PreTrainedTokenizerBase, spec: TrialSpec) -> GenerationConfig:
+    """Settings of the trial's beam-1 replies.
+
+    Args:
+        tokenizer: the model's.
+        spec: the trial.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=spec.decoding.max_new_tokens,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 def model_card(spec: TrialSpec) -> str:

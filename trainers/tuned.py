@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainers.act_tokens import ActTokens
+from trainers.progress import StepRow
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,5 +44,10 @@ class TunedModel:
     """Where replies begin with a dialogue act: the model's acts."""
     adjusted: Mapping[str, int] = field(default_factory=dict)
     """Training settings that are not as specified, because memory ran out; empty where all are."""
+    rows: tuple[StepRow, ...] = ()
+    """The log of its steps, as `train.csv` has it."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What else the method measured, as results name it, e.g. `reward/accuracy`."""
     notes: tuple[str, ...] = ()
-    """What was found damaged or foreign in the trial's folder, and was passed over."""
+    """What the method has to say of itself, and what was found damaged or foreign in the trial's
+    folder, and was passed over."""
