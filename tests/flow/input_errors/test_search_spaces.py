@@ -79,7 +79,7 @@ def test_a_file_that_is_no_search_space_is_refused(
         ("paper_gird", ("got 'paper_gird'; did you mean paper_grid?",)),
         ("gird.yaml", ("got 'gird.yaml'; did you mean grid.yaml?",)),
         (".", ("not a folder, got '.'",)),
-        ("x" * 300, ("must be a file or one of delta_grid, paper_grid, smoke",)),
+        ("x" * 300, ("must be a file or one of acts_grid, delta_grid, paper_grid, smoke",)),
     ],
 )
 def test_a_search_space_that_is_not_there_is_refused(
