@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.errors import one_problem
 from search_spaces.spec import TrialSpec
 from trainers.checkpoint_files import Checkpoint
-from trainers.checkpoints import CheckpointClock, CheckpointSettings
+from trainers.checkpoints import CheckpointClock, CheckpointSettings, checkpoint_bytes
 from trainers.course import Course
 from trainers.encoding import EncodedPair
 from trainers.errors import ModelError
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 _LOGGED_POINTS = 200
 """Training curves have at most about this many points."""
-
-_OPTIMIZER_SHARE = 3
-"""A checkpoint is about this many times what is trained: itself, and Adam's two moments."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +136,9 @@ def _clock(
     checkpoint: Checkpoint | None,
     course: Course,
 ) -> CheckpointClock:
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return CheckpointClock(
         settings,
-        trained * _OPTIMIZER_SHARE,
+        checkpoint_bytes(p for p in model.parameters() if p.requires_grad),
         step=checkpoint.step if checkpoint else 0,
         epoch=float(checkpoint.state["epoch"]) if checkpoint else 0.0,
         seconds=course.seconds,
