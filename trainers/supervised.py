@@ -22,7 +22,7 @@ from trainers.progress import OnEpoch, ShouldStop, never, write_steps
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
     from trl import SFTConfig
 
 _LOGGED_POINTS = 200
@@ -75,9 +75,8 @@ def train_supervised(
         StoppedError: `should_stop` said so; a checkpoint is in place.
     """
     from datasets import Dataset
-    from transformers import PrinterCallback, ProgressCallback
 
-    from trainers.resumable import ResumableTrainer, Surroundings
+    from trainers.resumable import ResumableTrainer, SupervisedSurroundings
 
     attempt = attempt or Attempt(micro_batch(spec, spec.training.batch_size))
     batch, checkpoint = attempt.batch, attempt.checkpoint
@@ -90,10 +89,8 @@ def train_supervised(
         processing_class=tokenizer,
         data_collator=collate,
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
     course = Course(checkpoint.state["course"] if checkpoint else None)
-    around = Surroundings(
+    around = SupervisedSurroundings(
         workdir=workdir,
         identity=attempt.identity,
         batch_size=batch.batch_size,
@@ -104,13 +101,14 @@ def train_supervised(
         clock=_clock(model, attempt.checkpoints, checkpoint, course),
         course=course,
         checkpoint=checkpoint,
+        content=lambda: {"course": course.to_json()},
     )
     try:
         trainer.begin(around)
     finally:
         # A curve that ends in NaN is a result too.
         write_steps(workdir / "train.csv", course.rows)
-        _take_off_training(model, use_cache)
+        take_off_training(model, use_cache)
     return course
 
 
@@ -154,18 +152,23 @@ def trainer_folder(workdir: Path) -> Path:
     return workdir / "trainer"
 
 
-def _take_off_training(model: PreTrainedModel | PeftModel, use_cache: bool | None) -> None:
+def take_off_training(model: PreTrainedModel | PeftModel, use_cache: bool | None) -> None:
     """Leave a model as loading it would give it.
 
     TRL and Accelerate put a fused head and autocasting over `forward`; a tuned model would be
     evaluated in another precision than the one that is loaded from its folder, and sft in another
-    than delta. The Trainer turns off `use_cache` in the configuration that is saved.
+    than delta. The Trainer turns off `use_cache` in the configuration that is saved, and TRL tags
+    the model with its own name.
+
+    Args:
+        model: that a Trainer had.
+        use_cache: what its configuration said before.
     """
     outer: Any = model
     inner: Any = outer.get_base_model() if hasattr(outer, "peft_config") else outer
     for module in (outer, inner):
-        vars(module).pop("forward", None)
-        vars(module).pop("_original_forward", None)
+        for name in ("forward", "_original_forward", "model_tags"):
+            vars(module).pop(name, None)
     inner.config.use_cache = use_cache
     model.eval()
 
@@ -181,10 +184,6 @@ def _sft_config(spec: TrialSpec, examples: int, batch: MicroBatch, workdir: Path
                 "search space", "precision", "fp16 needs a GPU, and none is here", "fp16", "fp32"
             )
         )
-    # Renamed in transformers 5: the old name warns where the new one is known.
-    fields = SFTConfig.__dataclass_fields__
-    new, old = "activation_checkpointing", "gradient_checkpointing"
-    checkpointing = {new if new in fields else old: training.gradient_checkpointing}
     return SFTConfig(
         output_dir=str(trainer_folder(workdir)),
         per_device_train_batch_size=batch.batch_size,
@@ -215,5 +214,17 @@ def _sft_config(spec: TrialSpec, examples: int, batch: MicroBatch, workdir: Path
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        **checkpointing,
+        **checkpointing_argument(SFTConfig, training.gradient_checkpointing),
     )
+
+
+def checkpointing_argument(config: type[TrainingArguments], wanted: bool) -> dict[str, bool]:
+    """Whether activations are computed again instead of kept, by the name that a config has for it.
+
+    Args:
+        config: the class of a Trainer's arguments.
+        wanted: whether they are.
+    """
+    # Renamed in transformers 5: the old name warns where the new one is known.
+    new, old = "activation_checkpointing", "gradient_checkpointing"
+    return {new if new in config.__dataclass_fields__ else old: wanted}
