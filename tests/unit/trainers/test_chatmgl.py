@@ -105,12 +105,16 @@ class Trial:
         return sorted(folder.name.partition("-")[0] for folder in (self.sweep / "phases").iterdir())
 
 
+def table(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
 def left(trial: Trial) -> dict[str, Any]:
     """Everything that a trial leaves, but for times."""
     rows = {
         name: [
             {key: value for key, value in row.items() if key != "seconds"}
-            for row in csv.DictReader((trial.workdir / name).open(newline=""))
+            for row in table(trial.workdir / name)
         ]
         for name in ("train.csv", "rl.csv")
     }
@@ -136,18 +140,17 @@ def undisturbed(
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which phases were trained, in place of taken."""
-    from trainers import chatmgl, reinforce
+    from trainers import reinforce, reward
 
     done: list[str] = []
-    supervise, fit, loop = tuning.train_supervised, chatmgl.train_reward, reinforce.train_ppo
+    supervise, fit, loop = tuning.train_supervised, reward._train_until_it_fits, reinforce.train_ppo
 
     def supervised(*args: Any, **named: Any) -> Any:
         done.append("sft")
         return supervise(*args, **named)
 
     def rewarded(*args: Any, **named: Any) -> Any:
-        if not (args[3] / "trained.json").exists():
-            done.append("reward")
+        done.append("reward")
         return fit(*args, **named)
 
     def reinforced(*args: Any, **named: Any) -> Any:
@@ -155,7 +158,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return loop(*args, **named)
 
     monkeypatch.setattr(tuning, "train_supervised", supervised)
-    monkeypatch.setattr(chatmgl, "train_reward", rewarded)
+    monkeypatch.setattr(reward, "_train_until_it_fits", rewarded)
     monkeypatch.setattr(reinforce, "train_ppo", reinforced)
     return done
 
@@ -181,10 +184,10 @@ def test_what_a_trial_comes_to(undisturbed: tuple[Trial, TunedModel]) -> None:
     assert -1 < tuned.measures["rl/reward"] < 1
     assert tuned.seconds > 0
     assert tuned.adjusted == {}
-    rows = list(csv.DictReader((trial.workdir / "rl.csv").open(newline="")))
+    rows = table(trial.workdir / "rl.csv")
     # Seven questions to train on, four a time.
     assert [row["step"] for row in rows] == ["1", "2"]
-    losses = list(csv.DictReader((trial.workdir / "train.csv").open(newline="")))
+    losses = table(trial.workdir / "train.csv")
     assert [row["valid_loss"] != "" for row in losses] == [False] * (len(losses) - 1) + [True]
     card = (tuned.folder / "README.md").read_text()
     assert '"rl": "ppo"' in card
@@ -206,7 +209,11 @@ def test_the_first_phase_is_ordinary_fine_tuning(
     pairs = split_questions(read_questions(data), trial.spec.split.split_seed)
     assert (len(pairs.train), len(pairs.valid)) == (7, 1)
     plain = train(
-        replace(trial.spec, method=SftSettings()), tiny_gpt2, pairs, tmp_path / "plain", lambda report: None
+        replace(trial.spec, method=SftSettings()),
+        tiny_gpt2,
+        pairs,
+        tmp_path / "plain",
+        lambda report: None,
     )
     assert plain.train_loss == tuned.train_loss
     for name, weight in plain.model.state_dict().items():
