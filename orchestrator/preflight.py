@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corpora.act_labels import require_acts
+from corpora.act_labels import learns_acts, require_acts
 from corpora.dialogue import Corpus
 from corpora.loaders import build_pairs
 from evaluators.chatmgl_protocol import CHATMGL_MAX_NEW_TOKENS
@@ -55,7 +55,7 @@ def check_specs(
     once("wordnet", require_wordnet)
     for spec, model in trials:
         once(f"pairs {spec.corpus} {spec.loader} {spec.split}", partial(_check_pairs, corpus, spec))
-        if uses_acts(spec):
+        if learns_acts(spec):
             key = f"acts {spec.corpus} {spec.loader} {spec.split}"
             once(key, partial(_check_acts, corpus, spec))
         if model.folder is not None:

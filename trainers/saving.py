@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces.secrets import hide_secrets
-from search_spaces.spec import BaseSettings, DeltaSettings, DialogueActSettings, TrialSpec
+from search_spaces.spec import (
+    BaseSettings,
+    DeltaSettings,
+    DialogueActSettings,
+    ReaderSettings,
+    TrialSpec,
+)
 from trainers.act_tokens import ACT_CODE, ACT_TEXT, uses_acts
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _WHOLE_CODE = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -35,8 +41,8 @@ def save_model(
 ) -> None:
     """Write safetensors (or an adapter), tokenizer, generation settings and a model card.
 
-    The generation settings are those of the beam-1 replies, so that a plain `generate` repeats
-    them.
+    An act head that is a part of the model goes into files of its own: those of the model are what
+    they would be without it.
 
     Args:
         model: the tuned model.
@@ -44,12 +50,57 @@ def save_model(
         spec: what it was tuned by.
         folder: made where it is missing.
     """
-    from transformers import GenerationConfig
-
+    from trainers.act_head import attach_head, detach_head, find_head, save_head
     from trainers.bottleneck import find_bottlenecks
     from trainers.bottleneck_files import save_bottlenecks
 
-    settings = GenerationConfig(
+    folder.mkdir(parents=True, exist_ok=True)
+    model.generation_config = _beam_1_settings(tokenizer, spec)
+    if find_head(model) is not None:
+        head = detach_head(model)
+        try:
+            model.save_pretrained(folder)
+        finally:
+            attach_head(model, head)
+        save_head(head, folder)
+    elif find_bottlenecks(model):
+        save_bottlenecks(model, folder)
+    elif isinstance(spec.method, DialogueActSettings) and spec.method.tuning == "lora":
+        # The trained rows alone: with new tokens, PEFT would save all V rows, frozen as they are.
+        model.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    describe_model(model, tokenizer, spec, folder)
+
+
+def describe_model(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: TrialSpec,
+    folder: Path,
+) -> None:
+    """Write what a saved model says of one trial: generation settings and a model card.
+
+    The generation settings are those of the beam-1 replies, so that a plain `generate` repeats
+    them; the model gets them too.
+
+    Args:
+        model: the tuned model.
+        tokenizer: its tokenizer.
+        spec: the trial.
+        folder: where the model is saved.
+    """
+    settings = _beam_1_settings(tokenizer, spec)
+    model.generation_config = settings
+    settings.save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(spec), encoding="utf-8")
+
+
+def _beam_1_settings(tokenizer: PreTrainedTokenizerBase, spec: TrialSpec) -> GenerationConfig:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
         do_sample=False,
         num_beams=1,
         max_new_tokens=spec.decoding.max_new_tokens,
@@ -57,18 +108,6 @@ def save_model(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    model.generation_config = settings
-    if find_bottlenecks(model):
-        save_bottlenecks(model, folder)
-    elif isinstance(spec.method, DialogueActSettings) and spec.method.tuning == "lora":
-        # The trained rows alone: with new tokens, PEFT would save all V rows, frozen as they are.
-        model.save_pretrained(folder, save_embedding_layers=False)
-    else:
-        model.save_pretrained(folder)
-    settings.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(model_card(spec), encoding="utf-8")
 
 
 def model_card(spec: TrialSpec) -> str:
@@ -81,8 +120,8 @@ def model_card(spec: TrialSpec) -> str:
     method = "untrained" if isinstance(spec.method, BaseSettings) else f"tuned ({spec.method.kind})"
     settings = ", generation_config=GenerationConfig.from_pretrained(FOLDER)" if adapter else ""
     example = spec.decoding.prompt_template.replace("{prompt}", "I cannot sleep.")
-    acts = uses_acts(spec)
-    room = spec.training.max_length - spec.decoding.max_new_tokens - acts
+    act_code, act_text = _of_acts(spec)
+    room = spec.training.max_length - spec.decoding.max_new_tokens - uses_acts(spec)
     fields = json.dumps(dataclasses.asdict(spec), indent=2, sort_keys=True, default=list)
     front = {"library_name": package, "pipeline_tag": "text-generation", "base_model": spec.model}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
@@ -98,10 +137,10 @@ safe use with people in distress.
 {loading}
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 inputs = tokenizer({example!r}, return_tensors="pt")
-{ACT_CODE if acts else ""}reply = model.generate(**inputs{settings})[0, inputs["input_ids"].shape[1]:]
+{act_code}reply = model.generate(**inputs{settings})[0, inputs["input_ids"].shape[1]:]
 print(tokenizer.decode(reply, skip_special_tokens=True).strip())
 ```
-{ACT_TEXT if acts else ""}
+{act_text}
 It was tuned on texts of at most {spec.training.max_length} tokens. A prompt of more than
 {room} loses its oldest words, the template stays; in the sweep's `replies.jsonl`,
 `model_input` is the prompt after that cut.
@@ -128,5 +167,18 @@ def _loading(spec: TrialSpec) -> tuple[str, str, bool]:
             return "peft", _PEFT_CODE, True
         case DeltaSettings(peft_type=kind) if kind != "bitfit":
             return "peft", _PEFT_CODE, True
+        case ReaderSettings():
+            from trainers.act_head import HEAD_IMPORTS
+
+            return "transformers", HEAD_IMPORTS + _WHOLE_CODE, False
         case _:
             return "transformers", _WHOLE_CODE, False
+
+
+def _of_acts(spec: TrialSpec) -> tuple[str, str]:
+    """Code and text on how the model's dialogue acts are had; empty where it has none."""
+    if isinstance(spec.method, ReaderSettings):
+        from trainers.act_head import HEAD_CODE, HEAD_TEXT
+
+        return HEAD_CODE, HEAD_TEXT
+    return (ACT_CODE, ACT_TEXT) if uses_acts(spec) else ("", "")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from trainers.act_head import ActHead
+
 
 @dataclass(frozen=True)
 class TunedModel:
@@ -31,6 +33,9 @@ class TunedModel:
     """Mean loss per counted token over the last logged steps; absent for an untrained model."""
     valid_loss: float | None = None
     """Mean loss per counted token over the validation pairs, after training."""
+    unknown_acts: int | None = None
+    """Training replies whose act is unknown, so that none was learnt from them; absent where acts
+    are not learnt from a head."""
     truncated_references: int = 0
     """Training replies that lost tokens to `max_length`."""
     seconds: float = 0.0
@@ -39,8 +44,9 @@ class TunedModel:
     """Mean time of an optimiser step; absent where none was done."""
     digest: str = ""
     """SHA-256 by which the weights are known; the source's, where nothing was trained."""
-    acts: ActTokens | None = None
-    """Where replies begin with a dialogue act: the model's acts."""
+    acts: ActTokens | ActHead | None = None
+    """Where the model predicts dialogue acts: the tokens that its replies begin with, or a head
+    that no reply depends on."""
     adjusted: Mapping[str, int] = field(default_factory=dict)
     """Training settings that are not as specified, because memory ran out; empty where all are."""
     notes: tuple[str, ...] = ()
