@@ -42,6 +42,7 @@ PositiveInt = Annotated[int, Field(gt=0, lt=2**63)]
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+Generations = Annotated[int, Field(ge=2, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beams = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 NonEmpty = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -254,7 +255,7 @@ class RlSettings:
     """PPO: whether the values have a backbone of their own, or read the policy's."""
     whiten_rewards: bool = False
     """PPO: rewards of unit variance over an update."""
-    num_generations: Annotated[int, Field(ge=2, lt=2**31)] = 2
+    num_generations: Generations = 2
     """RLOO: replies per prompt, each the others' baseline."""
 
 

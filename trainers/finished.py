@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from search_spaces.identity import trial_id
 from search_spaces.spec import ReaderSettings, TrialSpec
 from trainers.fingerprint import folder_fingerprint
 from trainers.progress import EpochReport, StepRow
-from trainers.saving import save_model
+from trainers.saving import save_model, write_settings
 from trainers.whole_folders import describe_files, first_difference, write_folder
 
 if TYPE_CHECKING:
@@ -175,6 +177,42 @@ def read_trained(workdir: Path, identity: str) -> tuple[Mapping[str, Any] | None
     if why:
         return None, "", f"{_FILE} was passed over: {why}"
     return content["trained"], _weights_digest(identity, content["files"]), ""
+
+
+def take_model(
+    workdir: Path, source: Path, tokenizer: PreTrainedTokenizerBase, spec: TrialSpec
+) -> Path:
+    """Give a trial the model that a phase has saved, under `model/`, without copying its weights.
+
+    Files are linked where the file system can, and only copied where not. Card and generation
+    settings are the trial's own.
+
+    Args:
+        workdir: the trial's folder.
+        source: folder of the phase's model.
+        tokenizer: the model's.
+        spec: the trial.
+
+    Returns:
+        The folder.
+    """
+    folder = workdir / _MODEL
+
+    def fill(aside: Path) -> None:
+        shutil.copytree(source, aside, dirs_exist_ok=True, copy_function=_link_or_copy)
+        for name in ("generation_config.json", "README.md"):
+            (aside / name).unlink(missing_ok=True)  # Not to write into the phase's.
+        write_settings(tokenizer, spec, aside)
+
+    write_folder(folder, fill)
+    return folder
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def model_folder(workdir: Path) -> Path:

@@ -6,12 +6,9 @@ what it came to, and checkpoints meanwhile, as a trial does in its own.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +16,10 @@ from pathlib import Path
 from search_spaces.atomic import write_atomically
 from search_spaces.locks import try_lock
 from trainers.errors import StoppedError
-from trainers.finished import model_folder
 from trainers.task import TrainingTask
-from trainers.whole_folders import write_folder
 
 _FILE = "phase.json"
 _DIGITS = 16
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
-"""What a system says where a file cannot have a second name: other disks, other file systems."""
 
 
 @dataclass(frozen=True)
@@ -90,42 +83,3 @@ def forget_phase(workdir: Path) -> None:
         workdir: the trial's folder.
     """
     (workdir / _FILE).unlink(missing_ok=True)
-
-
-def take_model(
-    workdir: Path, phase: Path, finish: Callable[[Path], None] = lambda folder: None
-) -> Path:
-    """Give a trial the model that a phase came to; its weights are on the disk once.
-
-    Args:
-        workdir: the trial's folder; what is under `model/` there is replaced.
-        phase: the phase's folder.
-        finish: changes the trial's copy before it is in place: any file but the weights.
-
-    Returns:
-        The trial's `model/`.
-
-    Raises:
-        OSError: the disk is full; nothing half-written is left.
-    """
-
-    def fill(aside: Path) -> None:
-        for file in sorted(model_folder(phase).iterdir()):
-            if file.suffix != ".safetensors" or not _link(file, aside / file.name):
-                shutil.copyfile(file, aside / file.name)
-        finish(aside)
-
-    folder = model_folder(workdir)
-    write_folder(folder, fill)
-    return folder
-
-
-def _link(file: Path, place: Path) -> bool:
-    """Whether the file could be given a second name: not on every file system."""
-    try:
-        os.link(file, place)
-    except OSError as error:
-        if error.errno in _NO_LINKS:
-            return False
-        raise
-    return True

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -379,6 +378,7 @@ def update(
     settings: PpoSettings,
     generator: torch.Generator,
     step: int,
+    at_once: int | None = None,
 ) -> PpoStatistics:
     """Change the policy and the values by one batch of replies.
 
@@ -391,6 +391,7 @@ def update(
         settings: the rest.
         generator: draws the mini-batches; on the CPU.
         step: for the message of an error.
+        at_once: replies per forward pass; absent: a whole mini-batch. Gradients are the same.
 
     Raises:
         DivergedError: a score, a loss or a gradient became NaN or infinite; the step that it
@@ -407,55 +408,66 @@ def update(
         rewards_br, rollout.values_br, mask_br, settings.gamma, settings.gae_lambda
     )
     advantages_br = whiten(advantages_br, mask_br)
-    ids_br = rollout.input_ids_bt[:, -mask_br.shape[1] :]
-    seen: list[tuple[float, ...]] = []
+    seen: list[torch.Tensor] = []
     for _ in range(settings.ppo_epochs):
         order = torch.randperm(len(mask_br), generator=generator).to(mask_br.device)
         for rows in order.split(settings.mini_batch_size):
-            logits_brv, values_br = measure(
-                model, rollout.input_ids_bt[rows], rollout.attention_bt[rows], mask_br.shape[1]
-            )
-            new_br = token_log_probs(logits_brv, ids_br[rows], settings.temperature)
-            old_br, mask = rollout.log_probs_br[rows], mask_br[rows]
-            loss_p, clipped = policy_loss(
-                new_br, old_br, advantages_br[rows], mask, settings.clip_range
-            )
-            loss_v = value_loss(
-                values_br,
-                rollout.values_br[rows],
-                returns_br[rows],
-                mask,
-                settings.value_clip_range,
-            )
-            loss = loss_p + settings.value_coef * loss_v
-            _see_finite(loss, step, "PPO loss")
-            with torch.no_grad():
-                spread = masked_mean(entropy(logits_brv, settings.temperature), mask)
-                moved = masked_mean(0.5 * (new_br - old_br) ** 2, mask)
             optimizer.zero_grad()
-            loss.backward()
+            measured = torch.zeros(len(_MEASURED), device=mask_br.device)
+            for part in rows.split(at_once or len(rows)):
+                # Means are over the mini-batch's tokens, of which this is a part.
+                share = mask_br[part].sum() / mask_br[rows].sum()
+                loss, of_part = _losses(model, rollout, part, advantages_br, returns_br, settings)
+                _see_finite(loss, step, "PPO loss")
+                (loss * share).backward()
+                measured += of_part * share
             norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             _see_finite(norm, step, "PPO gradient norm")
             optimizer.step()
-            row = (spread, clipped, moved, loss_p.detach(), loss_v.detach())
-            seen.append(tuple(float(number) for number in row))
-    spread_, clipped_, moved_, loss_p_, loss_v_ = _column_means(seen)
+            seen.append(measured)
+    means = dict(zip(_MEASURED, torch.stack(seen).mean(0).tolist(), strict=True))
     return PpoStatistics(
         reward=float(rollout.scores_b.mean()),
         kl=float(kl_br.sum(1).mean()),
         kl_coef=kl_coef,
-        entropy=spread_,
-        clip_fraction=clipped_,
-        approximate_kl=moved_,
-        policy_loss=loss_p_,
-        value_loss=loss_v_,
         explained_variance=explained_variance(rollout.values_br, returns_br, mask_br),
         tokens=float(mask_br.sum(1).mean()),
+        **means,
     )
 
 
-def _column_means(rows: Sequence[Sequence[float]]) -> list[float]:
-    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+_MEASURED = ("entropy", "clip_fraction", "approximate_kl", "policy_loss", "value_loss")
+
+
+def _losses(
+    model: nn.Module,
+    rollout: Rollout,
+    rows: torch.Tensor,
+    advantages_br: torch.Tensor,
+    returns_br: torch.Tensor,
+    settings: PpoSettings,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss over some replies, and what is measured of it, as `_MEASURED` names it."""
+    mask_br = rollout.mask_br[rows].float()
+    width = mask_br.shape[1]
+    logits_brv, values_br = measure(
+        model, rollout.input_ids_bt[rows], rollout.attention_bt[rows], width
+    )
+    new_br = token_log_probs(
+        logits_brv, rollout.input_ids_bt[rows][:, -width:], settings.temperature
+    )
+    old_br = rollout.log_probs_br[rows]
+    of_policy, clipped = policy_loss(
+        new_br, old_br, advantages_br[rows], mask_br, settings.clip_range
+    )
+    of_values = value_loss(
+        values_br, rollout.values_br[rows], returns_br[rows], mask_br, settings.value_clip_range
+    )
+    with torch.no_grad():
+        spread = masked_mean(entropy(logits_brv, settings.temperature), mask_br)
+        moved = masked_mean(0.5 * (new_br - old_br) ** 2, mask_br)
+    measured = torch.stack([spread, clipped, moved, of_policy.detach(), of_values.detach()])
+    return of_policy + settings.value_coef * of_values, measured
 
 
 def _see_finite(value: torch.Tensor, step: int, what: str) -> None:

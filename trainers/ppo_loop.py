@@ -7,24 +7,30 @@ the bits that an undisturbed one would have (on CPU).
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import pad
 
-from search_spaces.atomic import write_atomically
-from trainers.errors import DivergedError, StoppedError
+from trainers.checkpoints import CheckpointClock, CheckpointSettings
+from trainers.errors import DivergedError, StoppedError, is_out_of_memory
+from trainers.loss import free_memory
+from trainers.micro_batch import (
+    forget_micro_batch,
+    remember_at_once,
+    remembered_at_once,
+    smaller_cut,
+)
 from trainers.optimizer_state import restore_loop, save_loop
 from trainers.ppo import (
     ActorCritic,
     PpoSettings,
-    PpoStatistics,
     Rollout,
     adapt_kl_coef,
     measure,
@@ -34,6 +40,7 @@ from trainers.ppo import (
     update,
 )
 from trainers.progress import ShouldStop, never
+from trainers.rl_course import RL_FILE, RlCourse, write_rows
 from trainers.whole_folders import discard_leftovers
 
 if TYPE_CHECKING:
@@ -48,6 +55,8 @@ _NEGATIVE_KL = -1.0
 """Nats per reply below which the estimate is no longer noise: the sampling is not the policy's."""
 _KL_BOUND = 4.0
 """Times the target above which a rising reward is not believed."""
+_USUAL_KL = 6.0
+"""Nats per reply that count as the target where there is none."""
 _FEW_DISTINCT = 0.5
 
 
@@ -62,29 +71,6 @@ class LoopSettings:
     max_new_tokens: int = 64
     learning_rate: float = 1.41e-5
     seed: int = 0
-    save_every: int = 10
-    """Updates between checkpoints."""
-
-
-@dataclass(frozen=True)
-class PpoRow:
-    """One line of `rl.csv`: an update's statistics."""
-
-    step: int
-    statistics: PpoStatistics
-    distinct: float
-    """Different replies per reply."""
-
-
-@dataclass(frozen=True)
-class PpoCourse:
-    """What a loop came to."""
-
-    rows: tuple[PpoRow, ...]
-    warnings: tuple[str, ...]
-    """What the guards said, each once."""
-    notes: tuple[str, ...] = ()
-    """Checkpoints that were passed over, and why."""
 
 
 def train_ppo(
@@ -97,8 +83,9 @@ def train_ppo(
     workdir: Path,
     identity: str,
     *,
+    checkpoints: CheckpointSettings | None = None,
     should_stop: ShouldStop = never,
-) -> PpoCourse:
+) -> RlCourse:
     """Train a policy in place towards the score, and not far from what it was.
 
     Args:
@@ -111,61 +98,153 @@ def train_ppo(
         workdir: the loop's own folder, for `rl.csv` and checkpoints. The last checkpoint stays
             until the caller has saved the policy and removes it.
         identity: of all that the loop depends on: policy, prompts, score, settings.
+        checkpoints: how often to save; a step is an update, an epoch a pass over the prompts.
         should_stop: asked before every update.
 
     Raises:
         DivergedError: a score, a loss or a gradient became NaN or infinite.
         StoppedError: `should_stop` said so; a checkpoint is in place.
+        torch.OutOfMemoryError: one reply at a time does not fit.
         OSError: the disk is full; the last whole checkpoint is kept.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     discard_leftovers(workdir)
     reference = copy.deepcopy(policy).eval().requires_grad_(False)
-    torch.manual_seed(loop.seed)  # For the value head.
-    # Without dropout: the ratio of a policy to itself must be 1.
-    model = ActorCritic(policy, copy.deepcopy(policy) if settings.own_value_model else None).eval()
-    weights = dict(model.named_parameters())
-    optimizer = torch.optim.AdamW(weights.values(), loop.learning_rate, weight_decay=0.0)
-    state, notes = restore_loop(workdir, identity, weights, optimizer)
-    step, kl_coef, rows = 0, settings.kl_coef, []
-    if state is not None:
-        step, kl_coef = int(state["step"]), float(state["kl_coef"])
-        rows = [_row_from_json(row) for row in state["rows"]]
-    saved = step
-
-    def save() -> None:
-        nonlocal saved
-        if step > saved:
-            content = {"kl_coef": kl_coef, "rows": [asdict(row) for row in rows]}
-            save_loop(workdir, step, identity, weights, optimizer, content)
-            write_rows(workdir / "rl.csv", rows)
-            saved = step
-
-    while step < loop.steps:
-        if should_stop():
-            save()
-            raise StoppedError(f"PPO was asked to stop at step {step}")
-        chosen = _choose(len(prompts), loop, step)
-        generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + step)
-        rollout, replies = roll_out(
-            model,
+    at_once = remembered_at_once(workdir, settings.mini_batch_size)
+    while True:
+        this = _Loop(
+            policy,
             reference,
             tokenizer,
-            [prompts[number] for number in chosen],
-            partial(score, chosen),
+            prompts,
+            score,
             settings,
-            loop.max_new_tokens,
-            generator,
+            loop,
+            workdir,
+            identity,
+            checkpoints or CheckpointSettings(),
+            at_once,
         )
-        done = update(model, optimizer, rollout, kl_coef, settings, generator, step + 1)
-        step += 1
-        kl_coef = adapt_kl_coef(kl_coef, done.kl, settings, len(replies))
-        rows.append(PpoRow(step, done, _distinct(replies)))
-        if step % loop.save_every == 0:
-            save()
-    save()
-    write_rows(workdir / "rl.csv", rows)
-    return PpoCourse(tuple(rows), guard(rows, settings), notes)
+        try:
+            course = this.run(should_stop)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if at_once == 1 or not is_out_of_memory(error):
+                raise
+        # Past the error: what its traceback held is free.
+        at_once = smaller_cut(at_once)
+        remember_at_once(workdir, at_once)
+        policy.load_state_dict(reference.state_dict())
+        del this
+        free_memory()
+    forget_micro_batch(workdir)
+    return course
+
+
+class _Loop:
+    """One attempt at a loop, from its newest checkpoint on."""
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        reference: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[Sequence[int]],
+        score: Score,
+        settings: PpoSettings,
+        loop: LoopSettings,
+        workdir: Path,
+        identity: str,
+        checkpoints: CheckpointSettings,
+        at_once: int,
+    ) -> None:
+        self.reference, self.tokenizer = reference, tokenizer
+        self.prompts, self.score, self.settings, self.loop = prompts, score, settings, loop
+        self.workdir, self.identity, self.at_once = workdir, identity, at_once
+        torch.manual_seed(loop.seed)  # For the value head.
+        backbone = copy.deepcopy(policy) if settings.own_value_model else None
+        # Without dropout: the ratio of a policy to itself must be 1.
+        self.model = ActorCritic(policy, backbone).eval()
+        self.weights = dict(self.model.named_parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.weights.values(), loop.learning_rate, weight_decay=0.0
+        )
+        state, self.notes = restore_loop(workdir, identity, self.weights, self.optimizer)
+        state = state or {"step": 0, "kl_coef": settings.kl_coef, "rows": [], "seconds": 0.0}
+        self.step, self.kl_coef = int(state["step"]), float(state["kl_coef"])
+        self.rows: list[Mapping[str, float]] = list(state["rows"])
+        self.seconds = float(state["seconds"])
+        self.saved = self.step
+        self.clock = CheckpointClock(
+            checkpoints,
+            3 * sum(p.numel() * p.element_size() for p in self.weights.values()),
+            step=self.step,
+            epoch=self._epoch(),
+            seconds=self.seconds,
+        )
+
+    def run(self, should_stop: ShouldStop) -> RlCourse:
+        """All updates that are left."""
+        while self.step < self.loop.steps:
+            if should_stop():
+                self._save()
+                raise StoppedError(f"PPO was asked to stop at step {self.step}")
+            began = time.monotonic()
+            self._update()
+            self.seconds += time.monotonic() - began
+            if self.clock.is_due(self.step, self._epoch(), self.seconds):
+                self._save()
+        self._save()
+        write_rows(self.workdir / RL_FILE, self.rows)
+        return RlCourse(
+            rows=tuple(self.rows),
+            warnings=guard(self.rows, self.settings.kl_target),
+            notes=self.notes,
+            seconds=self.seconds,
+            at_once=self.at_once,
+        )
+
+    def _update(self) -> None:
+        chosen = _choose(len(self.prompts), self.loop, self.step)
+        generator = torch.Generator().manual_seed(self.loop.seed * 1_000_003 + self.step)
+        rollout, replies = roll_out(
+            self.model,
+            self.reference,
+            self.tokenizer,
+            [self.prompts[number] for number in chosen],
+            partial(self.score, chosen),
+            self.settings.temperature,
+            self.loop.max_new_tokens,
+            generator,
+            self.at_once,
+        )
+        done = update(
+            self.model,
+            self.optimizer,
+            rollout,
+            self.kl_coef,
+            self.settings,
+            generator,
+            self.step + 1,
+            self.at_once,
+        )
+        self.step += 1
+        self.kl_coef = adapt_kl_coef(self.kl_coef, done.kl, self.settings, len(replies))
+        distinct = len(set(replies)) / len(replies)
+        self.rows.append({"step": self.step, **asdict(done), "distinct": distinct})
+
+    def _save(self) -> None:
+        if self.step <= self.saved:
+            return
+        began = time.monotonic()
+        state = {"kl_coef": self.kl_coef, "rows": self.rows, "seconds": self.seconds}
+        save_loop(self.workdir, self.step, self.identity, self.weights, self.optimizer, state)
+        write_rows(self.workdir / RL_FILE, self.rows)
+        self.saved = self.step
+        self.clock.saved(self.step, self._epoch(), self.seconds, time.monotonic() - began)
+
+    def _epoch(self) -> float:
+        return self.step * self.loop.batch_size / len(self.prompts)
 
 
 def roll_out(
@@ -174,9 +253,10 @@ def roll_out(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     score: Callable[[Sequence[str]], Sequence[float]],
-    settings: PpoSettings,
+    temperature: float,
     max_new_tokens: int,
     generator: torch.Generator,
+    at_once: int | None = None,
 ) -> tuple[Rollout, list[str]]:
     """Sampled replies with all that an update needs to know of them, and their texts.
 
@@ -186,9 +266,10 @@ def roll_out(
         tokenizer: the policy's.
         prompts: B prompts' token ids.
         score: the rewards of the B replies.
-        settings: the temperature is used.
+        temperature: of the sampling.
         max_new_tokens: R at most.
         generator: of the sampling; on the CPU.
+        at_once: replies per forward pass; absent: all.
 
     Raises:
         DivergedError: the policy's logits are no numbers.
@@ -198,26 +279,31 @@ def roll_out(
         prompts,
         max_new_tokens,
         eos_token_id=int(tokenizer.eos_token_id),
-        temperature=settings.temperature,
+        temperature=temperature,
         generator=generator,
+        at_once=at_once,
     )
     width = mask_br.shape[1]
     ids_br = ids_bt[:, -width:]
+    parts = []
     with torch.no_grad():
-        logits_brv, values_br = measure(model, ids_bt, attention_bt, width)
-        log_probs_br = token_log_probs(logits_brv, ids_br, settings.temperature)
-        positions = {"position_ids": position_ids(attention_bt)} if model.takes_positions else {}
-        reference_btv = reference(
-            input_ids=ids_bt, attention_mask=attention_bt, use_cache=False, **positions
-        ).logits
-        reference_br = token_log_probs(
-            reference_btv[:, -width - 1 : -1], ids_br, settings.temperature
-        )
+        for rows in torch.arange(len(prompts), device=ids_bt.device).split(at_once or len(prompts)):
+            ids, attention = ids_bt[rows], attention_bt[rows]
+            logits_brv, values_br = measure(model, ids, attention, width)
+            positions = {"position_ids": position_ids(attention)} if model.takes_positions else {}
+            reference_btv = reference(
+                input_ids=ids, attention_mask=attention, use_cache=False, **positions
+            ).logits
+            log_probs_br, reference_br = (
+                token_log_probs(logits, ids_br[rows], temperature)
+                for logits in (logits_brv, reference_btv[:, -width - 1 : -1])
+            )
+            parts.append((log_probs_br, reference_br, values_br))
+    log_probs_br, reference_br, values_br = (torch.cat(part) for part in zip(*parts, strict=True))
     replies = [
         str(tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)).strip()
         for ids, mask in zip(ids_br, mask_br, strict=True)
     ]
-    scores = list(score(replies))
     rollout = Rollout(
         input_ids_bt=ids_bt,
         attention_bt=attention_bt,
@@ -225,12 +311,11 @@ def roll_out(
         log_probs_br=log_probs_br,
         reference_br=reference_br,
         values_br=values_br,
-        scores_b=torch.tensor(scores, dtype=torch.float32, device=ids_bt.device),
+        scores_b=torch.tensor(list(score(replies)), dtype=torch.float32, device=ids_bt.device),
     )
     return rollout, replies
 
 
-@torch.no_grad()
 def sample_replies(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -239,6 +324,7 @@ def sample_replies(
     eos_token_id: int,
     temperature: float,
     generator: torch.Generator,
+    at_once: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Replies drawn from the model's own distribution, nothing cut from it.
 
@@ -249,6 +335,7 @@ def sample_replies(
         eos_token_id: ends a reply, and counts in it.
         temperature: divides the logits.
         generator: on the CPU, so that replies are the same wherever the model is.
+        at_once: replies that are written together; absent: all. They do not depend on it.
 
     Returns:
         Token ids [B, T], prompts padded left and replies right; 1 where there is a token [B, T];
@@ -261,11 +348,44 @@ def sample_replies(
     longest = max(len(prompt) for prompt in prompts)
     ids_bt = torch.tensor([[eos_token_id] * (longest - len(p)) + list(p) for p in prompts])
     seen_bt = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-    ids_bt, seen_bt = ids_bt.to(device), seen_bt.to(device)
+    draws_br = torch.rand(len(prompts), max_new_tokens, generator=generator, dtype=torch.float64)
+    written = [
+        _write(
+            model,
+            ids_bt[rows].to(device),
+            seen_bt[rows].to(device),
+            draws,
+            eos_token_id,
+            temperature,
+        )
+        for rows, draws in zip(
+            torch.arange(len(prompts)).split(at_once or len(prompts)),
+            draws_br.split(at_once or len(prompts)),
+            strict=True,
+        )
+    ]
+    width = max(ids.shape[1] for ids, _ in written)
+    ids_bt = torch.cat(
+        [pad(ids, (0, width - ids.shape[1]), value=eos_token_id) for ids, _ in written]
+    )
+    seen_bt = torch.cat([pad(seen, (0, width - seen.shape[1])) for _, seen in written])
+    return ids_bt, seen_bt, seen_bt[:, longest:]
+
+
+@torch.no_grad()
+def _write(
+    model: PreTrainedModel,
+    ids_bt: torch.Tensor,
+    seen_bt: torch.Tensor,
+    draws_br: torch.Tensor,
+    eos_token_id: int,
+    temperature: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts with replies after them, [B, T], and 1 where there is a token, [B, T]."""
     takes_positions = takes_position_ids(model)
-    open_b = torch.ones(len(prompts), dtype=torch.long, device=device)
-    masks, cache, step_ids = [], None, ids_bt
-    for _ in range(max_new_tokens):
+    open_b = torch.ones(len(ids_bt), dtype=torch.long, device=ids_bt.device)
+    cache, step_ids = None, ids_bt
+    for draws_b in draws_br.T:
         positions: dict[str, Any] = {}
         if takes_positions:
             positions = {"position_ids": position_ids(seen_bt)[:, -step_ids.shape[1] :]}
@@ -277,41 +397,45 @@ def sample_replies(
             **positions,
         )
         cache = output.past_key_values
-        chances_bv = (output.logits[:, -1].float() / temperature).softmax(-1).cpu()
+        chances_bv = (output.logits[:, -1].double() / temperature).softmax(-1).cpu()
         if not torch.isfinite(chances_bv).all():
             raise DivergedError(0, math.nan, "policy's next-token distribution")
-        drawn_b = torch.multinomial(chances_bv, 1, generator=generator)[:, 0].to(device)
+        drawn_b = _draw(chances_bv, draws_b).to(ids_bt.device)
         drawn_b = torch.where(open_b.bool(), drawn_b, eos_token_id)
-        masks.append(open_b)
         ids_bt = torch.cat([ids_bt, drawn_b[:, None]], 1)
         seen_bt = torch.cat([seen_bt, open_b[:, None]], 1)
         open_b = open_b * (drawn_b != eos_token_id)
         step_ids = drawn_b[:, None]
         if not open_b.any():
             break
-    return ids_bt, seen_bt, torch.stack(masks, 1)
+    return ids_bt, seen_bt
 
 
-def guard(rows: Sequence[PpoRow], settings: PpoSettings) -> tuple[str, ...]:
+def _draw(chances_bv: torch.Tensor, draws_b: torch.Tensor) -> torch.Tensor:
+    """[B] token ids: where each distribution's running sum first exceeds the draw."""
+    sums_bv = chances_bv.cumsum(-1)
+    return torch.searchsorted(sums_bv, draws_b[:, None] * sums_bv[:, -1:], right=True)[:, 0]
+
+
+def guard(rows: Sequence[Mapping[str, float]], kl_target: float | None) -> tuple[str, ...]:
     """What is suspicious about a loop; empty where nothing is.
 
     Args:
-        rows: all updates so far.
-        settings: the KL target says how much KL is too much.
+        rows: all updates so far, each with `step`, `reward`, `kl`, `tokens` and `distinct`.
+        kl_target: nats per reply; says how much KL is too much.
     """
     found = []
-    if negative := [row for row in rows if row.statistics.kl < _NEGATIVE_KL]:
+    if negative := [row for row in rows if row["kl"] < _NEGATIVE_KL]:
         first = negative[0]
         found.append(
-            f"negative KL: {first.statistics.kl:.2f} nats per reply at step {first.step}; replies "
+            f"negative KL: {first['kl']:.2f} nats per reply at step {first['step']:.0f}; replies "
             "are not drawn from the policy that is trained, or it has forgotten the reference"
         )
     if len(rows) >= 2 * _WINDOW:
         early, late = rows[:_WINDOW], rows[-_WINDOW:]
         rise = _mean(late, "reward") - _mean(early, "reward")
-        kl, bound = _mean(late, "kl"), _KL_BOUND * (settings.kl_target or 6.0)
-        distinct = sum(row.distinct for row in late) / _WINDOW
-        distinct_before = sum(row.distinct for row in early) / _WINDOW
+        kl, bound = _mean(late, "kl"), _KL_BOUND * (kl_target or _USUAL_KL)
+        distinct, distinct_before = _mean(late, "distinct"), _mean(early, "distinct")
         shrunk = _mean(late, "tokens") < 0.25 * _mean(early, "tokens")
         if rise > 0 and kl > bound:
             found.append(
@@ -331,22 +455,6 @@ def guard(rows: Sequence[PpoRow], settings: PpoSettings) -> tuple[str, ...]:
     return tuple(found)
 
 
-def write_rows(file: Path, rows: Sequence[PpoRow]) -> None:
-    """Write the log of a loop, one line an update.
-
-    Args:
-        file: `rl.csv`.
-        rows: in order.
-    """
-    text = io.StringIO(newline="")
-    names = ["step", *(field.name for field in fields(PpoStatistics)), "distinct"]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({"step": row.step, **asdict(row.statistics), "distinct": row.distinct})
-    write_atomically(file, text.getvalue())
-
-
 def _choose(prompts: int, loop: LoopSettings, step: int) -> list[int]:
     """Numbers of an update's prompts: pass after pass over all, each pass in an order of its own."""
     chosen = []
@@ -358,13 +466,5 @@ def _choose(prompts: int, loop: LoopSettings, step: int) -> list[int]:
     return chosen
 
 
-def _distinct(replies: Sequence[str]) -> float:
-    return len(set(replies)) / len(replies)
-
-
-def _mean(rows: Sequence[PpoRow], name: str) -> float:
-    return sum(float(getattr(row.statistics, name)) for row in rows) / len(rows)
-
-
-def _row_from_json(row: dict[str, Any]) -> PpoRow:
-    return PpoRow(row["step"], PpoStatistics(**row["statistics"]), row["distinct"])
+def _mean(rows: Sequence[Mapping[str, float]], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)

@@ -7,40 +7,32 @@ on the act, the similarity and the overlap with the reference.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from corpora.act_labels import require_acts
-from search_spaces.atomic import write_atomically
-from search_spaces.errors import one_problem
 from search_spaces.spec import DecodingSpec, ReaderSettings, TrialSpec
 from trainers.act_head import ActHead, attach_head, detach_head, load_head, new_head, save_head
-from trainers.checkpoint_files import remove_checkpoints
 from trainers.encoding import encode_prompt
-from trainers.errors import ModelError
 from trainers.examples import check_length, encode_splits
-from trainers.finished import model_folder, read_trained, training_identity, write_trained
+from trainers.finished import take_model, training_identity
 from trainers.loading import load_model
 from trainers.loss import mean_token_loss
-from trainers.phases import hold_phase, take_model
-from trainers.reader_reward import ActLogits, make_reward, reward_fingerprints
-from trainers.rl_course import RL_FILE, write_rows
-from trainers.rl_training import train_rl
-from trainers.saving import describe_model, save_model
+from trainers.phases import hold_phase
+from trainers.ppo_loop import Score
+from trainers.progress import EpochReport, write_steps
+from trainers.reader_reward import ActJudge, make_reward, reward_fingerprints
+from trainers.reinforce import Start, reinforce
+from trainers.saving import generation_settings, save_model
 from trainers.task import TrainingTask
 from trainers.tune import tune
 from trainers.tuned import TunedModel
-from trainers.whole_folders import discard_leftovers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_FORMAT = 1
-_TRAIN_FILE = "train.csv"
 
 
 def train_reader(task: TrainingTask, settings: ReaderSettings) -> TunedModel:
@@ -57,8 +49,8 @@ def train_reader(task: TrainingTask, settings: ReaderSettings) -> TunedModel:
 
     Raises:
         CorpusError: no training reply has a known act.
-        ModelError: the model cannot be loaded or is too short, a sampled reply leaves no room for
-            a prompt, or an encoder of the reward cannot be had.
+        ModelError: the model cannot be loaded or is too short, settings do not fit one another, or
+            an encoder of the reward cannot be had.
         DivergedError: a score, a loss or a gradient became NaN or infinite.
         StoppedError: the task was to stop; the next call continues.
         OSError: the disk is full; the last whole checkpoint is kept.
@@ -66,12 +58,14 @@ def train_reader(task: TrainingTask, settings: ReaderSettings) -> TunedModel:
     """
     acts = require_acts(task.spec.corpus.corpus, task.pairs)
     tuned, head = _tune_jointly(task, settings, acts)
-    tuned = replace(
-        tuned,
-        acts=head,
-        unknown_acts=sum(pair.act not in acts for pair in task.pairs.train),
-    )
-    return tuned if settings.rl == "none" else _reinforce(task, settings, tuned, head)
+    if unknown := sum(pair.act not in acts for pair in task.pairs.train):
+        note = f"the act of {unknown} of {len(task.pairs.train)} training replies is unknown"
+        tuned = replace(tuned, notes=(*tuned.notes, note))
+    if settings.rl != "none":
+        tuned = _reinforce(task, settings, tuned, head)
+    folder = take_model(task.workdir, tuned.folder, tuned.tokenizer, task.spec)
+    tuned.model.generation_config = generation_settings(tuned.tokenizer, task.spec)
+    return replace(tuned, folder=folder, acts=head)
 
 
 def supervised_spec(spec: TrialSpec, settings: ReaderSettings) -> TrialSpec:
@@ -93,22 +87,17 @@ def supervised_spec(spec: TrialSpec, settings: ReaderSettings) -> TrialSpec:
 def _tune_jointly(
     task: TrainingTask, settings: ReaderSettings, acts: Sequence[str]
 ) -> tuple[TunedModel, ActHead]:
-    """The supervised phase's model in the trial's folder, and its head."""
+    """The supervised phase's model, and its head, which is no part of it any more."""
     spec = supervised_spec(task.spec, settings)
     identity = training_identity(spec, task.source, task.pairs)
-    with hold_phase(task, "reader-sft", identity, spec.training.batch_size) as phase:
+    with hold_phase(task, "joint", identity, spec.training.batch_size) as folder:
         tuned = tune(
-            replace(task, spec=spec, workdir=phase),
+            replace(task, spec=spec, workdir=folder),
             lambda: _build(spec, task.source, acts),
             _load_with_head,
         )
-        # tune gives the model that _build or _load_with_head gave.
-        model: Any = tuned.model
-        head = detach_head(model).requires_grad_(False).eval()
-        write_atomically(task.workdir / _TRAIN_FILE, (phase / _TRAIN_FILE).read_text("utf-8"))
-        if settings.rl != "none":
-            return tuned, head
-        return replace(tuned, folder=_take_model(task, phase, model, tuned.tokenizer)), head
+    write_steps(task.workdir / "train.csv", tuned.rows)
+    return tuned, detach_head(tuned.model).requires_grad_(False).eval()
 
 
 def _build(
@@ -133,129 +122,71 @@ def _load_with_head(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerB
 def _reinforce(
     task: TrainingTask, settings: ReaderSettings, tuned: TunedModel, head: ActHead
 ) -> TunedModel:
-    """The tuned model after the reinforcement phase, in the trial's folder."""
-    model: Any = tuned.model
-    prompts = _encode_prompts(tuned.tokenizer, task, settings)
-    identity = _reinforced_identity(task, settings, tuned.digest, prompts)
-    name = f"reader-{settings.rl}"
-    with hold_phase(task, name, identity, settings.rl_mini_batch_size) as phase:
-        discard_leftovers(phase)
-        found, digest, why = read_trained(phase, identity)
-        notes = [why] if why else []
-        if found is not None:
-            model, _ = load_model(model_folder(phase))
-            model.eval()
-        else:
-            found, passed_over = _train(
-                model, head, tuned.tokenizer, prompts, settings, task, phase, identity
-            )
-            notes += passed_over
-            digest = write_trained(
-                phase, identity, lambda aside: _save(model, head, tuned, task.spec, aside), found
-            )
-        remove_checkpoints(phase)
-        write_rows(task.workdir / RL_FILE, found["rows"])
-        folder = _take_model(task, phase, model, tuned.tokenizer)
-    at_once = int(found["at_once"])
-    smaller = {"rl_mini_batch_size": at_once} if at_once < settings.rl_mini_batch_size else {}
+    """The model after the phase of reinforcement learning, in that phase's folder."""
+    spec, tokenizer, pairs = task.spec, tuned.tokenizer, task.pairs
+    model: PreTrainedModel = tuned.model
+    room = spec.training.max_length - settings.rl_max_new_tokens
+    template = spec.decoding.prompt_template
+    prompts = [encode_prompt(tokenizer, pair.prompt, template, room) for pair in pairs.train]
+
+    def make_score() -> Score:
+        judge = ActJudge(
+            copy.deepcopy(model).requires_grad_(False),
+            head,
+            tokenizer,
+            prompts,
+            [pair.act for pair in pairs.train],
+            spec.training.max_length,
+        )
+        references = [pair.reference for pair in pairs.train]
+        return make_reward(settings, spec.metrics, references, judge)
+
+    def save(policy: PreTrainedModel, folder: Path) -> None:
+        save_model(policy, tokenizer, spec, folder)
+        save_head(head, folder)
+
+    reinforced = reinforce(
+        task,
+        settings,
+        Start(model, tokenizer, tuned.digest),
+        prompts,
+        make_score,
+        _scoring(task, settings),
+        save,
+        lambda folder: load_model(folder)[0].eval(),
+    )
+    course = reinforced.course
+    adjusted = dict(tuned.adjusted)
+    if course.at_once < settings.rl_mini_batch_size:
+        adjusted["rl_mini_batch_size"] = course.at_once
+    _, valid, _ = encode_splits(tokenizer, pairs, spec)
+    loss = mean_token_loss(reinforced.model, valid, task.should_stop)
+    last = tuned.rows[-1]
+    task.on_epoch(EpochReport(last.epoch, last.step, last.step, tuned.train_loss, loss))
     return replace(
         tuned,
-        model=model,
-        folder=folder,
-        valid_loss=float(found["valid_loss"]),
-        seconds=tuned.seconds + float(found["seconds"]),
-        digest=digest,
-        adjusted={**tuned.adjusted, **smaller},
-        notes=(*tuned.notes, *notes, *found["warnings"]),
+        model=reinforced.model,
+        folder=reinforced.folder,
+        valid_loss=loss,
+        digest=reinforced.digest,
+        seconds=tuned.seconds + course.seconds,
+        adjusted=adjusted,
+        measures=reinforced.measures(),
+        notes=(*tuned.notes, *course.notes, *course.warnings),
     )
 
 
-def _encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, task: TrainingTask, settings: ReaderSettings
-) -> list[list[int]]:
-    room = task.spec.training.max_length - settings.rl_max_new_tokens
-    if room < 1:
-        message = "`rl_max_new_tokens < max_length` must hold, so that a prompt has room"
-        raise ModelError(
-            one_problem(
-                "search space",
-                "rl_max_new_tokens",
-                message,
-                settings.rl_max_new_tokens,
-                str(task.spec.training.max_length // 2),
-            )
-        )
-    template = task.spec.decoding.prompt_template
-    return [encode_prompt(tokenizer, p.prompt, template, room) for p in task.pairs.train]
-
-
-def _reinforced_identity(
-    task: TrainingTask,
-    settings: ReaderSettings,
-    supervised: str,
-    prompts: Sequence[Sequence[int]],
-) -> str:
-    """Equal for phases that come to the same."""
+def _scoring(task: TrainingTask, settings: ReaderSettings) -> str:
+    """Equal where rewards are; what the judge has learnt is known by the supervised model."""
+    weights = {
+        name: value
+        for name, value in asdict(settings).items()
+        if name.endswith("_weight") or name == "reward_shift"
+    }
     content = {
-        "format": _FORMAT,
-        "supervised": supervised,
-        # The encoder's contents count instead.
-        "settings": asdict(settings) | {"similarity_model": None},
+        "weights": weights,
         "encoders": reward_fingerprints(settings, task.spec.metrics),
-        "prompts": prompts,
         "references": [[pair.reference, pair.act] for pair in task.pairs.train],
         "max_length": task.spec.training.max_length,
-        "seed": task.spec.seed,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _train(
-    policy: PreTrainedModel,
-    head: ActHead,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    settings: ReaderSettings,
-    task: TrainingTask,
-    phase: Path,
-    identity: str,
-) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """Train the policy in place: what it came to, and which checkpoints were passed over."""
-    spec, pairs = task.spec, task.pairs
-    judge = ActLogits(
-        copy.deepcopy(policy).eval().requires_grad_(False),
-        head,
-        tokenizer,
-        prompts,
-        [pair.act for pair in pairs.train],
-        spec.training.max_length,
-    )
-    references = [pair.reference for pair in pairs.train]
-    reward = make_reward(settings, spec.metrics, references, judge)
-    course = train_rl(policy, tokenizer, prompts, reward, settings, task, phase, identity)
-    policy.eval()
-    _, valid, _ = encode_splits(tokenizer, pairs, spec)
-    found = {
-        "rows": [dict(row) for row in course.rows],
-        "valid_loss": mean_token_loss(policy, valid, task.should_stop),
-        "seconds": course.seconds,
-        "at_once": course.at_once,
-        "warnings": list(course.warnings),
-    }
-    return found, course.notes
-
-
-def _save(
-    model: PreTrainedModel, head: ActHead, tuned: TunedModel, spec: TrialSpec, folder: Path
-) -> None:
-    save_model(model, tuned.tokenizer, spec, folder)
-    save_head(head, folder)
-
-
-def _take_model(
-    task: TrainingTask, phase: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> Path:
-    """The phase's model in the trial's folder, described as this trial's."""
-    return take_model(
-        task.workdir, phase, lambda aside: describe_model(model, tokenizer, task.spec, aside)
-    )
+    return json.dumps(content, sort_keys=True)

@@ -57,7 +57,7 @@ class ReaderReward:
 
 
 @dataclass(frozen=True)
-class ActLogits:
+class ActJudge:
     """How much a frozen model's act head takes a reply for the act of its reference."""
 
     model: PreTrainedModel
@@ -120,7 +120,7 @@ def make_reward(
     settings: ReaderSettings,
     metrics: MetricsSpec,
     references: Sequence[str],
-    act_logits: ActLogits,
+    judge: ActJudge,
 ) -> ReaderReward:
     """The reward of replies to the training prompts; terms of weight 0 are not computed.
 
@@ -128,7 +128,7 @@ def make_reward(
         settings: weights, and the encoder of the similarity.
         metrics: the trial's; its BERTScore is the reward's.
         references: of every prompt.
-        act_logits: of every prompt.
+        judge: of every reply's act.
 
     Raises:
         ModelError: an encoder cannot be had or loaded.
@@ -139,7 +139,7 @@ def make_reward(
 
     terms = []
     if weight := settings.act_reward_weight:
-        terms.append(Term("act_reward", weight, act_logits.score))
+        terms.append(Term("act_reward", weight, judge.score))
     if weight := settings.similarity_weight:
         folder, _ = fetch_encoder(settings.similarity_model, "similarity_model")
         terms.append(Term("similarity", weight, against_reference(CosineSimilarity(folder).score)))

@@ -41,8 +41,9 @@ def save_model(
 ) -> None:
     """Write safetensors (or an adapter), tokenizer, generation settings and a model card.
 
-    An act head that is a part of the model goes into files of its own: those of the model are what
-    they would be without it.
+    The generation settings are those of the beam-1 replies, so that a plain `generate` repeats
+    them. An act head that is a part of the model goes into files of its own: those of the model
+    are what they would be without it.
 
     Args:
         model: the tuned model.
@@ -55,7 +56,7 @@ def save_model(
     from trainers.bottleneck_files import save_bottlenecks
 
     folder.mkdir(parents=True, exist_ok=True)
-    model.generation_config = _beam_1_settings(tokenizer, spec)
+    model.generation_config = generation_settings(tokenizer, spec)
     if find_head(model) is not None:
         head = detach_head(model)
         try:
@@ -71,33 +72,28 @@ def save_model(
     else:
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    describe_model(model, tokenizer, spec, folder)
+    write_settings(tokenizer, spec, folder)
 
 
-def describe_model(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    spec: TrialSpec,
-    folder: Path,
-) -> None:
-    """Write what a saved model says of one trial: generation settings and a model card.
-
-    The generation settings are those of the beam-1 replies, so that a plain `generate` repeats
-    them; the model gets them too.
+def write_settings(tokenizer: PreTrainedTokenizerBase, spec: TrialSpec, folder: Path) -> None:
+    """Write what says how a saved model is used: generation settings and a model card.
 
     Args:
-        model: the tuned model.
         tokenizer: its tokenizer.
-        spec: the trial.
-        folder: where the model is saved.
+        spec: what it was tuned by.
+        folder: the model's.
     """
-    settings = _beam_1_settings(tokenizer, spec)
-    model.generation_config = settings
-    settings.save_pretrained(folder)
+    generation_settings(tokenizer, spec).save_pretrained(folder)
     (folder / "README.md").write_text(model_card(spec), encoding="utf-8")
 
 
-def _beam_1_settings(tokenizer: PreTrainedTokenizerBase, spec: TrialSpec) -> GenerationConfig:
+def generation_settings(tokenizer: PreTrainedTokenizerBase, spec: TrialSpec) -> GenerationConfig:
+    """Settings of the trial's beam-1 replies.
+
+    Args:
+        tokenizer: the model's.
+        spec: the trial.
+    """
     from transformers import GenerationConfig
 
     return GenerationConfig(

@@ -98,6 +98,7 @@ def tune(task: TrainingTask, build: Build, load: Load) -> TunedModel:
         seconds_per_step=finished.seconds_per_step,
         digest=digest,
         adjusted=finished.adjusted,
+        rows=finished.rows,
         notes=tuple(notes),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainers.act_tokens import ActTokens
+from trainers.progress import StepRow
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -33,9 +34,6 @@ class TunedModel:
     """Mean loss per counted token over the last logged steps; absent for an untrained model."""
     valid_loss: float | None = None
     """Mean loss per counted token over the validation pairs, after training."""
-    unknown_acts: int | None = None
-    """Training replies whose act is unknown, so that none was learnt from them; absent where acts
-    are not learnt from a head."""
     truncated_references: int = 0
     """Training replies that lost tokens to `max_length`."""
     seconds: float = 0.0
@@ -49,5 +47,10 @@ class TunedModel:
     that no reply depends on."""
     adjusted: Mapping[str, int] = field(default_factory=dict)
     """Training settings that are not as specified, because memory ran out; empty where all are."""
+    rows: tuple[StepRow, ...] = ()
+    """The log of its steps, as `train.csv` has it."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What else the method measured, as results name it, e.g. `reward/accuracy`."""
     notes: tuple[str, ...] = ()
-    """What was found damaged or foreign in the trial's folder, and was passed over."""
+    """What the method has to say of itself, and what was found damaged or foreign in the trial's
+    folder, and was passed over."""

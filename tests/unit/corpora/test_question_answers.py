@@ -7,8 +7,17 @@ from pathlib import Path
 import pytest
 
 from corpora.dialogue import CorpusError
+from corpora.findings import Findings
 from corpora.privacy import find_identifiers
-from corpora.question_answers import QuestionAnswer, read_question_answers
+from corpora.question_answers import (
+    LabelledAnswer,
+    Question,
+    QuestionAnswer,
+    content_hash,
+    read_preferences,
+    read_question_answers,
+    read_questions,
+)
 from tests.unit.corpora.small_corpora import write
 
 GOOD = '{"id": "q1", "question": "Why?", "preferred": "Tell me\\n more.", "rejected": "No."}\n'
@@ -43,7 +52,13 @@ def test_reading(tmp_path: Path) -> None:
         ("", ("it is empty",)),
         (GOOD + "{", ("line 2, column 2", "valid JSON")),
         (GOOD + "[]", ("line 2", "got 'list'")),
-        (GOOD.replace("preferred", "prefered"), ("line 1", "did you mean prefered?")),
+        (
+            GOOD.replace("preferred", "prefered"),
+            ("these have id, question, prefered", "did you mean question, preferred, rejected?"),
+        ),
+        (GOOD + GOOD.replace("preferred", "prefered"), ("line 2", "did you mean prefered?")),
+        (GOOD.replace('"q1"', '""'), ("line 1, key id", "must not be empty")),
+        ("{}", ("these have",)),
         (GOOD.replace('"No."', "3.5e1").replace('"Why?"', "[]"), ("line 1, column question",)),
         (GOOD.replace("Why?", " "), ("line 1, key question", "must not be empty")),
         (GOOD + GOOD, ("line 2, key id", "also stands in line 1", "'q1'")),
@@ -97,10 +112,17 @@ def test_an_array_of_our_own_keys(tmp_path: Path) -> None:
         ("[" + comparison() + ",\n}", ("line 6, column 1", "must be JSON")),
         ("[" + comparison() + "]\n[]", ("line 5", "nothing may follow")),
         ("[" + comparison("Wake.") + "]", ("line 1", "must differ")),
-        (f"[{comparison()},\n{comparison(' ')}]", ("line 6, key chosen", "Assistant: ...")),
+        (
+            f"[{comparison()},\n{comparison().replace('Assistant', 'Bot', 1)}]",
+            ("line 6, key chosen", "Assistant: ..."),
+        ),
+        (f"[{comparison(' ')},{comparison('None')}]", ("all were left out",)),
         ("[" + comparison().replace("Human: Why", "Human: How", 1) + "]", ("one question",)),
         ("[" + comparison().replace("Human", "User") + "]", ("key chosen", "key rejected")),
-        ("[" + comparison().replace("rejected", "worse") + "]", ("key rejected must be in",)),
+        (
+            "[" + comparison().replace("rejected", "worse") + "]",
+            ("did you mean chosen, rejected?",),
+        ),
     ],
 )
 def test_mistakes_in_arrays(tmp_path: Path, content: str, says: tuple[str, ...]) -> None:
@@ -109,3 +131,153 @@ def test_mistakes_in_arrays(tmp_path: Path, content: str, says: tuple[str, ...])
         read_question_answers(path)
     for part in says:
         assert part in str(raised.value)
+
+
+def oddities(read: Callable[[Path, Findings], object], path: Path) -> str:
+    findings = Findings()
+    read(path, findings)
+    return "\n".join(str(problem) for problem in findings.oddities)
+
+
+def lines(*objects: object) -> str:
+    return "\n".join(json.dumps(one) for one in objects)
+
+
+def answer(
+    text: object = "Sleep.", question: str = "Why\n not?", **more: object
+) -> dict[str, object]:
+    return {"guid": "same", "question": question, "answer": text, **more}
+
+
+def test_questions(tmp_path: Path) -> None:
+    """Numbered where there are no ids; texts on one line; further keys do not count."""
+    path = write(tmp_path / "a.json", json.dumps([answer(), answer(7, source="MATH")], indent=1))
+    assert read_questions(path) == (
+        Question(id="1", question="Why not?", answer="Sleep."),
+        Question(id="2", question="Why not?", answer="7"),
+    )
+    assert oddities(read_questions, path) == ""
+
+
+def test_questions_of_comparisons_are_answered_as_preferred(tmp_path: Path) -> None:
+    assert [q.answer for q in read_questions()] == [a.preferred for a in read_question_answers()]
+    joined = write(tmp_path / "a.json", f"[{comparison()}]")
+    assert read_questions(joined) == (Question("1", "Why not?", "Sleep."),)
+
+
+NO_ANSWERS = ["", "  \n", "None", None]
+
+
+def test_missing_answers_are_left_out_and_counted(tmp_path: Path) -> None:
+    questions = [answer(text) for text in (*NO_ANSWERS, "none", "None of it.")]
+    path = write(tmp_path / "a.jsonl", lines(*questions))
+    assert [(q.id, q.answer) for q in read_questions(path)] == [("5", "none"), ("6", "None of it.")]
+    found = oddities(read_questions, path)
+    assert (
+        "a.jsonl: line 1: a row whose answer is empty or the bare word None was left out" in found
+    )
+    assert "(4 times, the first here)" in found
+
+
+@pytest.mark.parametrize("missing", NO_ANSWERS)
+@pytest.mark.parametrize("key", ["preferred", "rejected"])
+def test_comparisons_with_a_missing_answer_are_left_out(
+    tmp_path: Path, key: str, missing: object
+) -> None:
+    whole = {"question": "Why?", "preferred": "A.", "rejected": "B."}
+    path = write(tmp_path / "a.jsonl", lines(whole, {**whole, key: missing}))
+    assert read_question_answers(path) == (QuestionAnswer("1", "Why?", "A.", "B."),)
+    assert "line 2: a row whose answer is empty" in oddities(read_question_answers, path)
+    # Only the preferred answer is learnt.
+    assert len(read_questions(path)) == (1 if key == "preferred" else 2)
+    joined = write(tmp_path / "b.json", f"[{comparison()}, {comparison('None')}]")
+    assert "left out" in oddities(read_preferences, joined)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (1, 0),
+        (1.0, "0"),
+        (True, False),
+        ("TRUE", False),
+        ("Good ", "bad"),
+        ("positive", "NEGATIVE"),
+        ("chosen", "rejected"),
+        ("preferred", "rejected"),
+    ],
+)
+def test_labelled_answers(tmp_path: Path, good: object, bad: object) -> None:
+    rows = [answer("B.", label=bad), answer("A.", label=good), answer("", label=good)]
+    path = write(tmp_path / "a.jsonl", lines(*rows))
+    assert read_preferences(path) == (
+        LabelledAnswer("1", "Why not?", "B.", good=False),
+        LabelledAnswer("2", "Why not?", "A.", good=True),
+    )
+    assert "left out" in oddities(read_preferences, path)
+    assert read_questions(path) == (Question("2", "Why not?", "A."),)
+    assert "line 1: a row whose answer is labelled bad was left out" in oddities(
+        read_questions, path
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ((1, "bad"), ("line 2, key label", "one scheme, but line 1 has '1'", "got 'bad'")),
+        ((True, 0), ("line 2, key label", "one scheme, but line 1 has 'true'", "got '0'")),
+        (("rejected", "chosen", "preferred"), ("line 3, key label", "line 1 has 'rejected'")),
+        ((1, 0.5, 2), ("line 2", "got '0.5'", "line 3", "1 or 0; true or false; good or bad")),
+        (("good", "god"), ("line 2, key label", "got 'god'; did you mean good?")),
+        (("good", None), ("line 2, key label", "got 'nothing'")),
+        ((0, [1]), ("line 2, column label", "got 'list'")),
+        ((0, 0), ("key label", "good and bad answers", "2 bad ones alone")),
+    ],
+)
+def test_mistakes_in_labels(tmp_path: Path, labels: tuple[object, ...], says: tuple[str]) -> None:
+    rows = lines(*(answer(label=label) for label in labels))
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(CorpusError) as raised:
+        read_preferences(path)
+    for part in (str(path), *says):
+        assert part in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "nearest"),
+    [
+        (answer(), "question, answer, label"),
+        ({"question": "Why?", "prefered": "A.", "rejected": "B."}, "question, preferred, rejected"),
+        ({"choosen": "A.", "rejected": "B."}, "chosen, rejected"),
+    ],
+)
+def test_a_file_in_no_format(tmp_path: Path, row: dict[str, object], nearest: str) -> None:
+    """One error, however many rows; it names the keys there are and what may have been meant."""
+    path = write(tmp_path / "a.jsonl", lines(row, row))
+    with pytest.raises(CorpusError) as raised:
+        read_preferences(path)
+    assert len(raised.value.problems) == 1
+    assert f"these have {', '.join(row)}; did you mean {nearest}?" in str(raised.value)
+    path = write(tmp_path / "b.jsonl", lines({"x": 1}))
+    with pytest.raises(CorpusError, match=r"these have x$"):
+        read_questions(path)
+
+
+def test_a_problem_elsewhere_does_not_fail_a_file(tmp_path: Path) -> None:
+    findings = Findings()
+    findings.error("other.csv", "line 1", "must be mended")
+    assert len(read_questions(None, findings)) == len(read_questions())
+
+
+def test_content_hash(tmp_path: Path) -> None:
+    """Of texts and labels; not of ids or of how the file is written."""
+    path = write(tmp_path / "a.jsonl", lines(answer("A.", label=1), answer("B.", label=0)))
+    again = [answer("A. ", label="good", id="x"), answer("B.", "Why not?", label="bad", id="y")]
+    same = write(tmp_path / "b.json", json.dumps(again, indent=2))
+    swapped = lines(answer("A.", label=0), answer("B.", label=1))
+    other = write(tmp_path / "c.jsonl", swapped)
+    known = content_hash(read_preferences(path))
+    assert known == content_hash(read_preferences(same))
+    assert known != content_hash(read_preferences(other))
+    assert known != content_hash(read_preferences(path)[::-1])
+    assert content_hash(read_questions()) != content_hash(read_question_answers())

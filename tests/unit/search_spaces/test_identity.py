@@ -21,6 +21,7 @@ from search_spaces.identity import (
 )
 from search_spaces.spec import (
     BaseSettings,
+    ChatMglSettings,
     ColumnMapping,
     CorpusSpec,
     DecodingSpec,
@@ -30,6 +31,7 @@ from search_spaces.spec import (
     NonLinearity,
     PeftType,
     Privacy,
+    ReaderSettings,
     SftSettings,
     TrainingSpec,
     TrialSpec,
@@ -73,6 +75,7 @@ OTHER_VALUES: dict[str, Any] = {
     "precision": "bf16",
     "loss_on": "all",
     "gradient_checkpointing": True,
+    "packing": True,
     "protocol": "chatmgl",
     "beams": (1, 2),
     "valid_beams": (2,),
@@ -93,6 +96,41 @@ OTHER_VALUES: dict[str, Any] = {
     "adapter_scale": 1.0,
     "acts": "gold",
     "tuning": "lora",
+    "rl": "none",
+    "rl_epochs": 2,
+    "rl_learning_rate": 1e-6,
+    "rl_batch_size": 8,
+    "rl_mini_batch_size": 2,
+    "rl_max_new_tokens": 8,
+    "rl_temperature": 0.7,
+    "rl_iterations": 1,
+    "kl_coef": 0.1,
+    "kl_target": None,
+    "kl_horizon": 100,
+    "gamma": 0.9,
+    "gae_lambda": 0.9,
+    "clip_range": 0.1,
+    "value_clip_range": 0.1,
+    "value_coef": 0.5,
+    "value_model": "shared",
+    "whiten_rewards": True,
+    "num_generations": 4,
+    "qa_data": "q.json",
+    "preference_data": "p.json",
+    "reward_model": None,
+    "reward_epochs": 1,
+    "reward_learning_rate": 1e-4,
+    "reward_batch_size": 2,
+    "act_loss_weight": 0.5,
+    "act_reward_weight": 0.0,
+    "similarity_weight": 0.0,
+    "similarity_model": "s",
+    "bleu1_weight": 0.0,
+    "rouge1_weight": 0.0,
+    "rouge2_weight": 0.0,
+    "rouge_l_weight": 0.0,
+    "bertscore_weight": 1.0,
+    "reward_shift": 0.0,
 }
 
 
@@ -131,6 +169,17 @@ def test_all_single_changes_are_told_apart() -> None:
         dataclasses.replace(SPEC, method=m()) for m in METHODS.values() if m is not SftSettings
     ]
     assert len({identity(spec) for spec in specs}) == len(specs)
+
+
+def test_what_else_is_read_counts_by_its_content() -> None:
+    """Not by the name under which it was found."""
+    one, other = (
+        dataclasses.replace(SPEC, method=ChatMglSettings(qa_data=name)) for name in ("a.json", "b")
+    )
+    assert identity(one) != identity(other)
+    assert identity(one, inputs={"qa_data": "1"}) == identity(other, inputs={"qa_data": "1"})
+    assert identity(one, inputs={"qa_data": "1"}) != identity(one, inputs={"qa_data": "2"})
+    assert identity(one, inputs={}) == identity(one)
 
 
 def test_contents_count_and_names_do_not() -> None:
@@ -253,6 +302,8 @@ def test_the_order_of_a_file_and_the_names_in_it_do_not_count() -> None:
             TrialSpec(model="m", method=DialogueActSettings(acts="gold", tuning="lora", rank=4)),
             "m_dialogue_act-gold-lora-r4_v1_lr5e-5_bs1_s0",
         ),
+        (TrialSpec(model="m", method=ChatMglSettings()), "m_chatmgl-ppo_v1_lr5e-5_bs1_s0"),
+        (TrialSpec(model="m", method=ReaderSettings(rl="none")), "m_reader-sft_v1_lr5e-5_bs1_s0"),
     ],
 )
 def test_names_read(spec: TrialSpec, name: str) -> None:

@@ -98,7 +98,7 @@ def test_every_problem_is_told_at_once_with_its_line_and_the_nearest_name() -> N
         prefix + "stages[0].grid.batch_size[1] (line 12): must be a valid integer, unable to parse "
         "string as an integer, got 'two'",
         prefix
-        + "stages[0].methods[0].kind (line 14): must be base, sft, delta, dialogue_act, got 'stf'; "
+        + "stages[0].methods[0].kind (line 14): must be base, sft, delta, dialogue_act, chatmgl, reader, got 'stf'; "
         "did you mean sft?",
         prefix + "stages[0].methods[1].rnk (line 15): unknown setting of delta, got 'rnk'; "
         "did you mean rank?",
@@ -178,7 +178,10 @@ def test_a_wrong_file_is_refused(text: str, says: str) -> None:
         (f"seeds: []\n{SFT}", "an axis must have at least one value"),
         (f"seeds: [1, 1]\n{SFT}", "a value may stand once"),
         ("methods: [{rank: 3}]", "`kind` is missing"),
-        ("methods: [{kind: [sft]}]", "must be base, sft, delta, dialogue_act, got ['sft']"),
+        (
+            "methods: [{kind: [sft]}]",
+            "must be base, sft, delta, dialogue_act, chatmgl, reader, got ['sft']",
+        ),
         ("methods: [{kind: {sft: 1}}]", "must be base, sft, delta"),
         ("methods: [{kind: sft, seed: 1}]", "did you mean seeds?"),
         ("methods: [{kind: sft, rank: 1}]", "unknown setting of sft, got 'rank'"),
