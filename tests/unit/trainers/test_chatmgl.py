@@ -206,7 +206,11 @@ def test_the_first_phase_is_ordinary_fine_tuning(
     pairs = split_questions(read_questions(data), trial.spec.split.split_seed)
     assert (len(pairs.train), len(pairs.valid)) == (7, 1)
     plain = train(
-        replace(trial.spec, method=SftSettings()), tiny_gpt2, pairs, tmp_path / "plain", lambda report: None
+        replace(trial.spec, method=SftSettings()),
+        tiny_gpt2,
+        pairs,
+        tmp_path / "plain",
+        lambda report: None,
     )
     assert plain.train_loss == tuned.train_loss
     for name, weight in plain.model.state_dict().items():
