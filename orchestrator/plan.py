@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from corpora.act_labels import learns_acts
 from corpora.dialogue import Corpus
 from corpora.read import read_corpus
 from evaluators.metric_versions import ACT_VERSIONS, METRIC_VERSIONS
@@ -20,7 +21,6 @@ from search_spaces.identity import spec_to_dict, trial_id, trial_name
 from search_spaces.secrets import hide_secrets
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.spec import CorpusSpec, Method, TrialSpec
-from trainers.act_tokens import uses_acts
 from trainers.inputs import method_inputs
 from trainers.pretrained import Pretrained, find_model
 
@@ -335,4 +335,4 @@ def metric_versions(spec: TrialSpec) -> dict[str, str]:
         for name, number in METRIC_VERSIONS.items()
         if name != "bertscore" or spec.metrics.bertscore_model is not None
     }
-    return versions | ACT_VERSIONS if uses_acts(spec) else versions
+    return versions | ACT_VERSIONS if learns_acts(spec) else versions

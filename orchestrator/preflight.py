@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corpora.act_labels import require_acts
+from corpora.act_labels import learns_acts, require_acts
 from corpora.dialogue import Corpus
 from corpora.loaders import build_pairs
 from corpora.question_answers import read_questions
@@ -18,7 +18,14 @@ from evaluators.wordnet import require_wordnet
 from orchestrator.resources import read_config, read_shape
 from search_spaces.errors import InputError, Problem, SearchSpaceError
 from search_spaces.space import SearchSpace, Stage
-from search_spaces.spec import ChatMglSettings, CorpusSpec, DeltaSettings, RlSettings, TrialSpec
+from search_spaces.spec import (
+    ChatMglSettings,
+    CorpusSpec,
+    DeltaSettings,
+    ReaderSettings,
+    RlSettings,
+    TrialSpec,
+)
 from trainers.act_tokens import uses_acts
 from trainers.errors import ModelError
 from trainers.inputs import data_file, method_inputs
@@ -58,7 +65,7 @@ def check_specs(
     once("wordnet", require_wordnet)
     for spec, model in trials:
         once(f"pairs {spec.corpus} {spec.loader} {spec.split}", partial(_check_pairs, corpus, spec))
-        if uses_acts(spec):
+        if learns_acts(spec):
             key = f"acts {spec.corpus} {spec.loader} {spec.split}"
             once(key, partial(_check_acts, corpus, spec))
         once(f"inputs {spec.method}", partial(_check_inputs, spec))
@@ -149,6 +156,20 @@ def _length_problems(
                     "`rl_max_new_tokens < max_length` must hold, so that a prompt has room",
                     f"rl_max_new_tokens={sampled}, max_length={longest}",
                     f"rl_max_new_tokens={longest // 2}",
+                )
+            )
+        if (
+            isinstance(spec.method, ReaderSettings)
+            and spec.method.bertscore_weight
+            and spec.metrics.bertscore_model is None
+        ):
+            problems.append(
+                Problem(
+                    space.name,
+                    place,
+                    "`bertscore_model` must be set where `bertscore_weight` is not 0",
+                    f"bertscore_weight={spec.method.bertscore_weight}",
+                    "bertscore_weight=0",
                 )
             )
     positions = _positions(spec.model, folder)

@@ -14,6 +14,7 @@ from search_spaces.spec import (
     BaseSettings,
     DeltaSettings,
     DialogueActSettings,
+    ReaderSettings,
     RlSettings,
     TrialSpec,
 )
@@ -198,11 +199,12 @@ def _trained(spec: TrialSpec, shape: ModelShape) -> tuple[float, float, float]:
             # Of each: what it reads and what it gives, and the bottleneck before and after the
             # non-linearity.
             return added, added, float(adapters * 2 * (shape.width + size))
-        case RlSettings(rl="ppo", value_model="own"):
-            # The policy and the values' backbone; beside them the frozen reference.
-            return 2.0 * shape.parameters, 2.0 * shape.parameters, 0.0
-        case RlSettings(rl="ppo" | "rloo"):
-            return float(shape.parameters), float(shape.parameters), 0.0
+        case RlSettings(rl="ppo" | "rloo" as rl, value_model=values):
+            # The policy, and for PPO perhaps the values' backbone; beside them the frozen reference
+            # and reader's judge.
+            trained = shape.parameters * (2.0 if rl == "ppo" and values == "own" else 1.0)
+            judge = shape.parameters * isinstance(spec.method, ReaderSettings)
+            return trained, trained + judge, 0.0
         case DeltaSettings() | DialogueActSettings(tuning="lora"):
             # An adapter is at most a few per cent of its base; its activations count in full.
             return 0.05 * shape.parameters, 0.0, 0.0
