@@ -185,7 +185,7 @@ def test_sampling_is_from_the_model(
     model, _ = run(tiny_gpt2, tmp_path, loop=loop, settings=settings, prepare=restrict)
     assert model.generation_config.top_k == 3
     assert model.generation_config.eos_token_id == [int(model.config.eos_token_id), 5]
-    untouched, tokenizer = load_model(tiny_gpt2)
+    untouched, _ = load_model(tiny_gpt2)
     prompt = sampled[0].rows[0]["prompt"]
     with torch.no_grad():
         chances = untouched(input_ids=torch.tensor([prompt])).logits[0, -1].softmax(-1)
