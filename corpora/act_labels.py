@@ -7,6 +7,20 @@ from collections.abc import Iterable
 from corpora.acts import UNKNOWN_ACT
 from corpora.dialogue import CorpusError, Pair, PairSplits
 from search_spaces.errors import one_problem
+from search_spaces.spec import DialogueActSettings, ReaderSettings, TrialSpec
+
+
+def learns_acts(spec: TrialSpec) -> bool:
+    """Whether a trial's model learns the acts of the replies, and so predicts them.
+
+    Args:
+        spec: the trial.
+    """
+    match spec.method:
+        case DialogueActSettings(acts=acts):
+            return acts != "none"
+        case _:
+            return isinstance(spec.method, ReaderSettings)
 
 
 def known_acts(pairs: Iterable[Pair]) -> tuple[str, ...]:
@@ -34,10 +48,10 @@ def require_acts(corpus: str, pairs: PairSplits) -> tuple[str, ...]:
             one_problem(
                 corpus,
                 "acts",
-                "dialogue_act must have dialogue acts to learn from, but none of the "
+                "dialogue_act and reader must have dialogue acts to learn from, but none of the "
                 f"{len(pairs.train)} training replies has a known one. HOPE and AnnoMI files "
                 "have acts, and so has any CSV or JSONL file whose `columns` name one "
-                "(`columns: {..., act: NAME}`); `acts: none` needs none",
+                "(`columns: {..., act: NAME}`); dialogue_act with `acts: none` needs none",
             )
         )
     return acts

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 from corpora.findings import Findings
-from corpora.table import Row, Table
+from corpora.table import Table, table_of_objects
 
 _SPACE = re.compile(r"\s*")
 
@@ -20,11 +21,18 @@ def parse_json_array(file: str, text: str, findings: Findings) -> Table | None:
         findings: gets what is no JSON, and items that are no objects.
 
     Returns:
-        The table, its columns the keys of all objects; None where no object was found.
+        The table as far as it could be read, its columns the keys of all objects; None where no
+        object was found.
     """
+    table = table_of_objects(file, _items(file, text, findings), "an item", findings)
+    if table is None and not findings.failed_in(file):
+        findings.error(file, "line 1", "the array must hold objects, but it is empty")
+    return table
+
+
+def _items(file: str, text: str, findings: Findings) -> Iterator[tuple[int, object]]:
+    """The array's items, each with the line on which it begins; ends at the first broken one."""
     decoder = json.JSONDecoder()
-    rows: list[Row] = []
-    columns: dict[str, None] = {}
     place = _skip(text, text.index("[") + 1)
     line, counted = 1, 0
     # Item by item, because a whole array's items do not say where they stood.
@@ -36,17 +44,11 @@ def parse_json_array(file: str, text: str, findings: Findings) -> Table | None:
             findings.error(
                 file, f"line {error.lineno}, column {error.colno}", f"must be JSON: {error.msg}"
             )
-            return None
+            return
         except (RecursionError, ValueError):
             findings.error(file, f"line {line}", "an item must be JSON of ordinary size and depth")
-            return None
-        if isinstance(value, dict):
-            columns.update(dict.fromkeys(value))
-            rows.append(Row(line, value))
-        else:
-            findings.error(
-                file, f"line {line}", "an item must be a JSON object", type(value).__name__
-            )
+            return
+        yield line, value
         place = _skip(text, place)
         mark = text[place : place + 1]
         if mark == ",":
@@ -54,13 +56,10 @@ def parse_json_array(file: str, text: str, findings: Findings) -> Table | None:
         elif mark != "]":
             line += text.count("\n", counted, place)
             findings.error(file, f"line {line}", "must be JSON: expecting `,` or `]`", mark)
-            return None
+            return
     if text[place + 1 :].strip():
         line += text.count("\n", counted, place)
         findings.error(file, f"line {line}", "nothing may follow the array")
-    if not rows and not findings.failed_in(file):
-        findings.error(file, "line 1", "the array must hold objects, but it is empty")
-    return Table(file, tuple(columns), tuple(rows)) if rows else None
 
 
 def _skip(text: str, place: int) -> int:

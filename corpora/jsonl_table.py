@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from corpora.findings import Findings
-from corpora.table import Row, Table
+from corpora.table import Table, table_of_objects
 
 
 def parse_jsonl(file: str, text: str, findings: Findings) -> Table | None:
@@ -24,8 +25,11 @@ def parse_jsonl(file: str, text: str, findings: Findings) -> Table | None:
             file, "line 1", "each line must be one JSON object, but the file is a JSON array", "["
         )
         return None
-    rows: list[Row] = []
-    columns: dict[str, None] = {}
+    return table_of_objects(file, _values(file, text, findings), "a line", findings)
+
+
+def _values(file: str, text: str, findings: Findings) -> Iterator[tuple[int, object]]:
+    """The values of the lines that are JSON, each with its line's number."""
     # Not splitlines(): JSON strings may hold U+2028 and other marks that it would cut at.
     for line, source in enumerate(text.split("\n"), start=1):
         if not source.strip():
@@ -42,11 +46,4 @@ def parse_jsonl(file: str, text: str, findings: Findings) -> Table | None:
             # Nested too deeply, or a number of thousands of digits.
             findings.error(file, f"line {line}", "a line must be JSON of ordinary size and depth")
         else:
-            if isinstance(value, dict):
-                columns.update(dict.fromkeys(value))
-                rows.append(Row(line, value))
-            else:
-                findings.error(
-                    file, f"line {line}", "a line must be a JSON object", type(value).__name__
-                )
-    return Table(file, tuple(columns), tuple(rows)) if rows else None
+            yield line, value

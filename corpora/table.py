@@ -29,6 +29,33 @@ class Table:
     rows: tuple[Row, ...]
 
 
+def table_of_objects(
+    file: str, values: Iterable[tuple[int, object]], item: str, findings: Findings
+) -> Table | None:
+    """A table with a row for each JSON object.
+
+    Args:
+        file: the file's name in messages.
+        values: JSON values in file order, each with the line on which it begins.
+        item: what messages call a value, e.g. `a line`.
+        findings: gets values that are no objects.
+
+    Returns:
+        The table, its columns the keys of all objects; None where no object was found.
+    """
+    rows: list[Row] = []
+    columns: dict[str, None] = {}
+    for line, value in values:
+        if isinstance(value, dict):
+            columns.update(dict.fromkeys(value))
+            rows.append(Row(line, value))
+        else:
+            findings.error(
+                file, f"line {line}", f"{item} must be a JSON object", type(value).__name__
+            )
+    return Table(file, tuple(columns), tuple(rows)) if rows else None
+
+
 def column_key(name: str) -> str:
     """The name without what spelling varies in: letter case, spaces, `_` and `-`."""
     return "".join(name.casefold().replace("_", " ").replace("-", " ").split())

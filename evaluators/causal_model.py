@@ -152,6 +152,16 @@ class CausalModel:
         logits: Tensor = self.base(input_ids=ids, **arguments).logits
         return logits[0, -1].float()
 
+    def last_state(self, prompt: Sequence[int]) -> Tensor:
+        """Last hidden state of a prompt's last token, fp32 (H,), read without a cache.
+
+        Args:
+            prompt: token ids; not for models that learn a prompt.
+        """
+        ids = torch.tensor([list(prompt)], device=self.device)
+        states: Tensor = self.base.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return states[0, -1].float()
+
     def step(self, tokens: Tensor, cache: Cache, mask: Tensor | None, positions: Tensor) -> Tensor:
         """Read one more token a row.
 

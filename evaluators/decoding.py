@@ -24,7 +24,7 @@ from evaluators.replies import Reply, reply_to_pair
 from evaluators.stopping import stop_if_asked
 from search_spaces.errors import one_problem
 from search_spaces.spec import DecodingSpec
-from trainers.act_tokens import act_token
+from trainers.act_tokens import ActTokens, act_token
 from trainers.encoding import encode_prompt
 from trainers.errors import is_out_of_memory
 from trainers.progress import ShouldStop, never
@@ -92,7 +92,7 @@ def generate(
         pairs = pairs[: chatmgl_protocol.CHATMGL_TEST_PAIRS]
     new_tokens = chatmgl_protocol.CHATMGL_MAX_NEW_TOKENS if chatmgl else decoding.max_new_tokens
     # An act token takes one place more, between prompt and reply.
-    room = prompt_room(model, max_length, new_tokens + (tuned.acts is not None))
+    room = prompt_room(model, max_length, new_tokens + isinstance(tuned.acts, ActTokens))
     ids = [
         encode_prompt(tuned.tokenizer, pair.prompt, decoding.prompt_template, room)
         for pair in pairs
@@ -102,9 +102,10 @@ def generate(
     if tuned.acts is not None:
         known_acts = tuned.acts
         predicted = predict_acts(model, ids, known_acts, should_stop)
-        begun = [known_acts.known(p.act) for p in pairs] if known_acts.given else predicted
-        ids = [[*prompt, known_acts.ids[act]] for prompt, act in zip(ids, begun, strict=True)]
-        inputs = [text + act_token(act) for text, act in zip(inputs, begun, strict=True)]
+        if isinstance(known_acts, ActTokens):
+            begun = [known_acts.known(p.act) for p in pairs] if known_acts.given else predicted
+            ids = [[*prompt, known_acts.ids[act]] for prompt, act in zip(ids, begun, strict=True)]
+            inputs = [text + act_token(act) for text, act in zip(inputs, begun, strict=True)]
     widths = sorted(set(beams))
 
     def put_together(number: int, beam: int, text: str) -> Reply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -13,6 +13,7 @@ from corpora.acts import UNKNOWN_ACT
 from evaluators.causal_model import CausalModel
 from evaluators.replies import Reply
 from evaluators.stopping import stop_if_asked
+from trainers.act_head import ActHead
 from trainers.act_tokens import ActTokens
 from trainers.progress import ShouldStop, never
 
@@ -42,10 +43,12 @@ class ActScores:
 def predict_acts(
     model: CausalModel,
     prompts: Sequence[Sequence[int]],
-    acts: ActTokens,
+    acts: ActTokens | ActHead,
     should_stop: ShouldStop = never,
 ) -> list[str]:
-    """The act whose token is the most probable after each prompt, of all acts the model knows.
+    """The most probable act of the reply to each prompt, of all acts the model knows.
+
+    It is the act whose token is the most probable, or which the act head scores highest.
 
     Prompts are read one at a time: no prediction depends on which others there are.
 
@@ -58,16 +61,27 @@ def predict_acts(
     Raises:
         StoppedError: `should_stop` said so.
     """
-    names = list(acts.ids)
-    rows = torch.tensor([acts.ids[name] for name in names], device=model.device)
+    names, score = _scoring(model, acts)
     predicted = []
     for prompt in prompts:
         stop_if_asked(should_stop)
-        predicted.append(names[int(model.first_scores(prompt)[rows].argmax())])
+        predicted.append(names[int(score(prompt).argmax())])
     return predicted
 
 
-def score_acts(replies: Sequence[Reply], acts: ActTokens) -> ActScores:
+def _scoring(
+    model: CausalModel, acts: ActTokens | ActHead
+) -> tuple[Sequence[str], Callable[[Sequence[int]], torch.Tensor]]:
+    """Names of A acts, and what gives their scores (A,) from a prompt's token ids."""
+    if isinstance(acts, ActHead):
+        head = acts
+        return head.acts, lambda prompt: head(model.last_state(prompt))
+    names = list(acts.ids)
+    rows = torch.tensor([acts.ids[name] for name in names], device=model.device)
+    return names, lambda prompt: model.first_scores(prompt)[rows]
+
+
+def score_acts(replies: Sequence[Reply], acts: ActTokens | ActHead) -> ActScores:
     """Accuracy and macro-F1 of the predicted acts, each pair counted once.
 
     Args:

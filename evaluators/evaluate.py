@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def evaluate(
     }
     parts = {}
     acts = {}
-    with PartialReplies(partial, key) as settled:
+    with closing(PartialReplies(partial, key)) as settled:
         if smaller:
             before = settled.batch_size or spec.decoding.eval_batch_size
             settled.note_batch_size(max(1, before // 2))

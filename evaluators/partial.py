@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Final
 
 from evaluators.replies import Reply
@@ -40,7 +39,7 @@ class PartialReplies:
     was found to fit. It says nothing about whether a reply is still wanted: `generate` compares.
 
     ```python
-    with PartialReplies(folder / "replies.partial.jsonl", key) as settled:
+    with closing(PartialReplies(folder / "replies.partial.jsonl", key)) as settled:
         known = settled.replies("test")
         settled.add("test", fresh)
     ```
@@ -153,17 +152,6 @@ class PartialReplies:
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._synced = time.monotonic()
-
-    def __enter__(self) -> PartialReplies:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from evaluators.encoders import Encoder, resolve_encoder
@@ -73,7 +73,7 @@ class StreamingScorer:
     encoder is loaded once.
 
     ```python
-    with StreamingScorer(metrics) as scorer:
+    with closing(StreamingScorer(metrics)) as scorer:
         replies = generate(..., on_replies=scorer.add)
         scores = scorer.finish(replies)
     ```
@@ -163,17 +163,6 @@ class StreamingScorer:
         if problems:
             raise EvaluationError(problems)
 
-    def __enter__(self) -> StreamingScorer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def score(
     replies: Sequence[Reply], metrics: MetricsSpec, scorer: StreamingScorer | None = None
@@ -193,7 +182,7 @@ def score(
         if scorer.metrics != metrics:
             raise ValueError(f"the scorer must be of {metrics}, but is of {scorer.metrics}")
         return scorer.finish(replies)
-    with StreamingScorer(metrics) as own:
+    with closing(StreamingScorer(metrics)) as own:
         return own.finish(replies)
 
 

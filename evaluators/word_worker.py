@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from queue import SimpleQueue
-from types import TracebackType
 from typing import IO, Final
 
 from evaluators.metrics import WordMetrics
@@ -159,17 +158,6 @@ class WordWorker:
                 return False
             self._unsent = self._unsent[sent:]
         return True
-
-    def __enter__(self) -> WordWorker:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _lines(pairs: Iterable[ScoredPair]) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from corpora.act_labels import learns_acts
 from corpora.dialogue import Corpus
 from corpora.read import read_corpus
 from evaluators.metric_versions import ACT_VERSIONS, METRIC_VERSIONS
@@ -19,8 +20,8 @@ from search_spaces.expand import expand_stage
 from search_spaces.identity import spec_to_dict, trial_id, trial_name
 from search_spaces.secrets import hide_secrets
 from search_spaces.space import SearchSpace, Stage
-from search_spaces.spec import CorpusSpec, TrialSpec
-from trainers.act_tokens import uses_acts
+from search_spaces.spec import CorpusSpec, Method, TrialSpec
+from trainers.inputs import method_inputs
 from trainers.pretrained import Pretrained, find_model
 
 
@@ -32,6 +33,8 @@ class PlannedTrial:
     name: str
     spec: TrialSpec
     model: Pretrained
+    inputs: Mapping[str, str]
+    """Content of what else the method reads; see `trainers/inputs.py`."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Planner:
         self.command = command
         self.corpora: dict[CorpusSpec, Corpus] = {}
         self.models: dict[tuple[str, Any], Pretrained] = {}
+        self.inputs: dict[Method, dict[str, str]] = {}
         self.checked: set[str] = set()
 
     def plan(self, folder: SweepFolder) -> Plan:
@@ -96,6 +100,7 @@ class Planner:
         """
         # A model without files may have been fetched or made since the last plan.
         self.models = {key: model for key, model in self.models.items() if model.folder}
+        self.inputs = {}
         planned: list[PlannedStage] = []
         problems: list[Problem] = []
         for stage in self.space.stages:
@@ -164,16 +169,21 @@ class Planner:
 
     def _trial(self, spec: TrialSpec) -> PlannedTrial:
         model = self.models[spec.model, spec.split]
+        inputs = self.inputs.get(spec.method)
+        if inputs is None:
+            inputs = self.inputs[spec.method] = method_inputs(spec)
         return PlannedTrial(
             id=trial_id(
                 spec,
                 corpus_hash=self.corpus(spec.corpus).content_hash,
                 model_fingerprint=model.fingerprint,
                 metric_versions=metric_versions(spec),
+                inputs=inputs,
             ),
             name=trial_name(spec),
             spec=spec,
             model=model,
+            inputs=inputs,
         )
 
 
@@ -325,4 +335,4 @@ def metric_versions(spec: TrialSpec) -> dict[str, str]:
         for name, number in METRIC_VERSIONS.items()
         if name != "bertscore" or spec.metrics.bertscore_model is not None
     }
-    return versions | ACT_VERSIONS if uses_acts(spec) else versions
+    return versions | ACT_VERSIONS if learns_acts(spec) else versions

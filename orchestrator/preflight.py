@@ -7,18 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corpora.act_labels import require_acts
+from corpora.act_labels import learns_acts, require_acts
 from corpora.dialogue import Corpus
 from corpora.loaders import build_pairs
+from corpora.question_answers import read_questions
+from corpora.question_splits import split_questions
 from evaluators.chatmgl_protocol import CHATMGL_MAX_NEW_TOKENS
 from evaluators.encoders import check_encoder
 from evaluators.wordnet import require_wordnet
 from orchestrator.resources import read_config, read_shape
 from search_spaces.errors import InputError, Problem, SearchSpaceError
 from search_spaces.space import SearchSpace, Stage
-from search_spaces.spec import CorpusSpec, DeltaSettings, TrialSpec
+from search_spaces.spec import (
+    ChatMglSettings,
+    CorpusSpec,
+    DeltaSettings,
+    ReaderSettings,
+    RlSettings,
+    TrialSpec,
+)
 from trainers.act_tokens import uses_acts
 from trainers.errors import ModelError
+from trainers.inputs import data_file, method_inputs
 from trainers.laptop_models import LAPTOP_MODELS
 from trainers.model_files import find_dangers
 from trainers.pretrained import Pretrained
@@ -55,9 +65,10 @@ def check_specs(
     once("wordnet", require_wordnet)
     for spec, model in trials:
         once(f"pairs {spec.corpus} {spec.loader} {spec.split}", partial(_check_pairs, corpus, spec))
-        if uses_acts(spec):
+        if learns_acts(spec):
             key = f"acts {spec.corpus} {spec.loader} {spec.split}"
             once(key, partial(_check_acts, corpus, spec))
+        once(f"inputs {spec.method}", partial(_check_inputs, spec))
         if model.folder is not None:
             once(f"files {model.folder}", partial(_check_files, model.folder))
             once(f"shape {model.folder}", partial(read_shape, model.folder))
@@ -76,6 +87,13 @@ def _check_pairs(corpus: Callable[[CorpusSpec], Corpus], spec: TrialSpec) -> Non
 
 def _check_acts(corpus: Callable[[CorpusSpec], Corpus], spec: TrialSpec) -> None:
     require_acts(spec.corpus.corpus, build_pairs(corpus(spec.corpus), spec.loader, spec.split))
+
+
+def _check_inputs(spec: TrialSpec) -> None:
+    method_inputs(spec)
+    if isinstance(spec.method, ChatMglSettings):
+        questions = read_questions(data_file(spec.method.qa_data))
+        split_questions(questions, spec.split.split_seed)
 
 
 def _check_files(folder: Path) -> None:
@@ -128,6 +146,32 @@ def _length_problems(
                 f"max_new_tokens={longest // 2}",
             )
         )
+    if isinstance(spec.method, RlSettings) and spec.method.rl != "none":
+        sampled = spec.method.rl_max_new_tokens
+        if sampled >= longest:
+            problems.append(
+                Problem(
+                    space.name,
+                    place,
+                    "`rl_max_new_tokens < max_length` must hold, so that a prompt has room",
+                    f"rl_max_new_tokens={sampled}, max_length={longest}",
+                    f"rl_max_new_tokens={longest // 2}",
+                )
+            )
+        if (
+            isinstance(spec.method, ReaderSettings)
+            and spec.method.bertscore_weight
+            and spec.metrics.bertscore_model is None
+        ):
+            problems.append(
+                Problem(
+                    space.name,
+                    place,
+                    "`bertscore_model` must be set where `bertscore_weight` is not 0",
+                    f"bertscore_weight={spec.method.bertscore_weight}",
+                    "bertscore_weight=0",
+                )
+            )
     positions = _positions(spec.model, folder)
     if positions is not None and longest + virtual > positions:
         problems.append(

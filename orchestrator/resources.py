@@ -10,7 +10,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from search_spaces.errors import InputError, one_problem
-from search_spaces.spec import BaseSettings, DeltaSettings, DialogueActSettings, TrialSpec
+from search_spaces.spec import (
+    BaseSettings,
+    DeltaSettings,
+    DialogueActSettings,
+    ReaderSettings,
+    RlSettings,
+    TrialSpec,
+)
 from trainers.model_files import read_object
 
 _SHARES = (1 / 8, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2)
@@ -129,7 +136,10 @@ def estimate_memory_gib(spec: TrialSpec, shape: ModelShape, on_gpu: bool) -> flo
     training = spec.training
     bytes_per_value = 4 if training.precision == "fp32" else 2
     trained, added, kept_by_adapters = _trained(spec, shape)
-    tokens = training.batch_size * training.max_length
+    batch_size = training.batch_size
+    if isinstance(spec.method, RlSettings) and spec.method.rl != "none":
+        batch_size = max(batch_size, spec.method.rl_mini_batch_size)
+    tokens = batch_size * training.max_length
     kept = 6.0 if training.gradient_checkpointing else 34.0
     learning = (
         12.0 * trained
@@ -149,16 +159,18 @@ def estimate_memory_gib(spec: TrialSpec, shape: ModelShape, on_gpu: bool) -> flo
 def estimate_disk_gib(spec: TrialSpec, shape: ModelShape) -> tuple[float, float]:
     """What a trial leaves on the disk, and what it takes besides while it runs, in GiB.
 
-    It leaves its trained parameters in fp32. Meanwhile a checkpoint holds them and the optimiser's two
-    moments, and for a moment there are two checkpoints, while one replaces the other.
+    It leaves its trained parameters in fp32; with reinforcement learning also those of the supervised
+    phase. Meanwhile a checkpoint holds them and the optimiser's two moments, and for a moment there
+    are two checkpoints, while one replaces the other.
 
     Args:
         spec: the trial.
         shape: its model's.
     """
     trained, _, _ = _trained(spec, shape)
-    kept = 4.0 * trained / 2**30
-    return kept, 6 * kept
+    size = 4.0 * trained / 2**30
+    reinforced = isinstance(spec.method, RlSettings) and spec.method.rl != "none"
+    return size + reinforced * 4.0 * shape.parameters / 2**30, 6 * size
 
 
 def trial_resources(memory_gib: float, gpu_memory_gib: float | None) -> TrialResources:
@@ -187,6 +199,12 @@ def _trained(spec: TrialSpec, shape: ModelShape) -> tuple[float, float, float]:
             # Of each: what it reads and what it gives, and the bottleneck before and after the
             # non-linearity.
             return added, added, float(adapters * 2 * (shape.width + size))
+        case RlSettings(rl="ppo" | "rloo" as rl, value_model=values):
+            # The policy, and for PPO perhaps the values' backbone; beside them the frozen reference
+            # and reader's judge.
+            trained = shape.parameters * (2.0 if rl == "ppo" and values == "own" else 1.0)
+            judge = shape.parameters * isinstance(spec.method, ReaderSettings)
+            return trained, trained + judge, 0.0
         case DeltaSettings() | DialogueActSettings(tuning="lora"):
             # An adapter is at most a few per cent of its base; its activations count in full.
             return 0.05 * shape.parameters, 0.0, 0.0

@@ -293,8 +293,13 @@ class _Sweep:
         """What a worker is told of a trial."""
         source = trial.model.folder or made.get(trial.model.fingerprint)
         spec = spec_to_dict(trial.spec)
-        if os.path.exists(spec["corpus"]["corpus"]):
-            spec["corpus"]["corpus"] = os.path.abspath(spec["corpus"]["corpus"])
+        for part, name in (
+            ("corpus", "corpus"),
+            ("method", "qa_data"),
+            ("method", "preference_data"),
+        ):
+            if os.path.exists(path := os.path.expanduser(spec[part].get(name, ""))):
+                spec[part][name] = os.path.abspath(path)
         return TrialWork(
             id=trial.id,
             name=trial.name,
@@ -303,6 +308,7 @@ class _Sweep:
             model_fingerprint=trial.model.fingerprint,
             corpus_hash=self.planner.corpus(trial.spec.corpus).content_hash,
             metric_versions=metric_versions(trial.spec),
+            inputs=trial.inputs,
             folder=str(self.folder.trial(trial.id).resolve()),
             checkpoints=self.options.checkpoints,
             driver_file=str(self.driver.file.resolve()),

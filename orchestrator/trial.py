@@ -50,6 +50,8 @@ class TrialWork:
     metric_versions: Mapping[str, str]
     folder: str
     """The trial's folder, `runs/<sweep>/trials/<id>`."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Content of what else the method reads, that the trial's identity was made of."""
     gpu_share: float = 0.0
     """Fraction of one GPU that the trial may fill; 0 on a machine without."""
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
@@ -129,6 +131,7 @@ def _train_and_evaluate(
 ) -> dict[str, Any]:
     from evaluators.evaluate import evaluate
     from trainers.fingerprint import folder_fingerprint
+    from trainers.inputs import method_inputs
     from trainers.pretrained import fetch_model
     from trainers.select import train
 
@@ -151,6 +154,9 @@ def _train_and_evaluate(
         folder_fingerprint(source) != work.model_fingerprint
     ):
         raise _changed("model", str(source))
+    for name, content in method_inputs(spec).items():
+        if content != work.inputs.get(name):
+            raise _changed(name, str(getattr(spec.method, name)))
     hold_to_share(work.gpu_share)
     forget_peak_memory()
     tuned = train(
@@ -230,6 +236,7 @@ def _train_and_evaluate(
             "finished_at": ended.isoformat(timespec="seconds"),
             "model_fingerprint": work.model_fingerprint,
             "metric_versions": dict(work.metric_versions),
+            "inputs": dict(work.inputs),
             "bertscore_encoder": evaluation.encoder,
         },
     }

@@ -23,6 +23,8 @@ DASH = "\u2013"
 
 _PARTS = ("corpus", "split", "training", "decoding", "metrics")
 _UNTRAINED = ("base",)
+_REINFORCED = ("chatmgl", "reader")
+"""Methods with a phase of reinforcement learning, which can be left out."""
 
 
 def flatten_spec(spec: Json) -> dict[str, Any]:
@@ -70,6 +72,9 @@ def method_label(spec: Json) -> str:
     if kind == "dialogue_act":
         lora = ", lora" if settings.get("tuning") == "lora" else ""
         return f"{kind} ({settings.get('acts', 'predicted')}{lora})"
+    if kind in _REINFORCED:
+        rl = settings.get("rl", "ppo")
+        return f"{kind} ({'no RL' if rl == 'none' else rl})"
     return f"{kind} ({settings['peft_type']})" if settings.get("peft_type") else kind
 
 

@@ -82,9 +82,8 @@ def parameter_table(sweep: SweepResults, protocol: str = "clean") -> Table | Non
     if not groups:
         return None
     methods_vary = len({method_label(group.spec) for group in groups}) > 1
-    fields = ["model", *(["method"] if methods_vary else []), "loader"]
-    fields += ["learning_rate", "batch_size"]
-    fields += [f for f in varying_fields(groups) if f not in (*fields, *_NEVER_COLUMNS)]
+    first = ["model", *(["method"] if methods_vary else []), "loader"]
+    fields = _label_fields([*first, "learning_rate", "batch_size"], groups)
     columns = (
         *_rouge_columns(groups),
         Column("bertscore_f1", "BERTScore", "F1", 3),
@@ -106,7 +105,6 @@ def parameter_table(sweep: SweepResults, protocol: str = "clean") -> Table | Non
         for row in PARAMETERS
         if row not in matches.values() and protocol == "clean"
     ]
-    fields = _with_seeds(fields, groups)
     rows = _rows(sweep, groups, fields, columns, matches, missing, protocol)
     caption = "Scores by model, loader, learning rate and batch size"
     return _table(sweep, "table1", caption, groups, fields, columns, rows, protocol)
@@ -128,9 +126,7 @@ def evaluation_table(sweep: SweepResults, protocol: str = "clean") -> Table | No
     groups = group_replicates(sweep, _method_stages(sweep), protocol)
     if not groups:
         return None
-    varying = varying_fields(groups)
-    fields = ["method", STUDY_NAME, *(["model"] if "model" in varying else []), "loader"]
-    fields += [f for f in varying if f not in (*fields, *_NEVER_COLUMNS)]
+    fields = _method_fields(groups)
     columns = (
         *_rouge_columns(groups),
         Column("bertscore_f1", "BERTScore", "F1", 3),
@@ -142,7 +138,6 @@ def evaluation_table(sweep: SweepResults, protocol: str = "clean") -> Table | No
         for row in EVALUATION
         if row not in matches.values() and protocol == "clean"
     ]
-    fields = _with_seeds(fields, groups)
     rows = _rows(sweep, groups, fields, columns, matches, missing, protocol)
     caption = "Scores by tuning method"
     return _table(sweep, "table2", caption, groups, fields, columns, rows, protocol)
@@ -161,10 +156,7 @@ def cost_table(sweep: SweepResults, protocol: str = "clean") -> Table | None:
     groups = group_replicates(sweep, _method_stages(sweep), protocol)
     if not groups:
         return None
-    varying = varying_fields(groups)
-    fields = ["method", *(["model"] if "model" in varying else []), "loader"]
-    fields += [f for f in varying if f not in (*fields, *_NEVER_COLUMNS)]
-    fields = _with_seeds(fields, groups)
+    fields = [field for field in _method_fields(groups) if field != STUDY_NAME]
     rows = tuple(
         _row(
             "trial",
@@ -274,9 +266,17 @@ def _table(
     )
 
 
-def _with_seeds(fields: list[str], groups: Iterable[Replicates]) -> list[str]:
-    """The label fields, with a count of seeds where any row was run with several."""
-    return [*fields, SEEDS] if any(len(group.trials) > 1 for group in groups) else fields
+def _method_fields(groups: Sequence[Replicates]) -> list[str]:
+    """The label fields of a table with one row for each tuning method."""
+    model = ["model"] if "model" in varying_fields(groups) else []
+    return _label_fields(["method", STUDY_NAME, *model, "loader"], groups)
+
+
+def _label_fields(first: Sequence[str], groups: Sequence[Replicates]) -> list[str]:
+    """The fields that come first, then what varies, then seeds where any row has several."""
+    varying = [f for f in varying_fields(groups) if f not in (*first, *_NEVER_COLUMNS)]
+    seeds = [SEEDS] if any(len(group.trials) > 1 for group in groups) else []
+    return [*first, *varying, *seeds]
 
 
 def _study_name(published: Published | None) -> str | None:

@@ -59,9 +59,13 @@ _HARMLESS_ENDS = frozenset(
 """Last words of names that say something about a secret and hold none (`RAY_AUTH_MODE`)."""
 
 _URL_CREDENTIALS = re.compile(
-    r"""://(?:[^\s/'"<>]{0,512}@|[^\s:/'"<>]{0,256}:(?!\d{1,5}[/?\#])[^\s'"<>]{1,512}@)""",
+    r"""://(?:[^\s/'"<>]{0,2048}@|[^\s:/'"<>]{0,2048}:(?!\d{1,5}[/?\#])[^\s'"<>]{1,2048}@)""",
 )
-"""To the last `@` of the host's part; a password may hold an unescaped `@` or, after a user, `/`."""
+"""To the last `@` of the host's part; a password may hold an unescaped `@` or, after a user, `/`.
+
+Signed tokens that serve as passwords have a thousand characters and more. There is a bound because
+in a text of `://` and nothing else each of them has the rest searched for an `@`.
+"""
 
 _NAMED = re.compile(
     r"""(?ix)

@@ -8,20 +8,22 @@ Source: the three phases are those of Ouyang et al. 2022, figure 2.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corpora.dialogue import Pair, PairSplits
-from corpora.question_answers import Question, data_file, read_preferences, read_questions
+from corpora.dialogue import PairSplits
+from corpora.findings import Findings
+from corpora.question_answers import read_preferences, read_questions
+from corpora.question_splits import split_questions
 from search_spaces.spec import ChatMglSettings, DecodingSpec, TrialSpec
 from trainers.encoder_files import fetch_encoder
 from trainers.encoding import encode_prompt
 from trainers.errors import StoppedError
 from trainers.examples import check_length, encode_splits
 from trainers.finished import take_model, training_identity
+from trainers.inputs import data_file
 from trainers.loading import load_model
 from trainers.loss import mean_token_loss
 from trainers.phases import hold_phase
@@ -36,8 +38,6 @@ from trainers.tuned import TunedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_VALID_FRACTION = 0.1
 
 
 def train_chatmgl(task: TrainingTask, settings: ChatMglSettings) -> TunedModel:
@@ -57,30 +57,14 @@ def train_chatmgl(task: TrainingTask, settings: ChatMglSettings) -> TunedModel:
     """
     if task.should_stop():
         raise StoppedError("training was asked to stop before it began")
-    questions = read_questions(data_file(settings.qa_data))
+    found = Findings()
+    questions = read_questions(data_file(settings.qa_data), found)
     pairs = split_questions(questions, task.spec.split.split_seed)
     tuned = _supervise(task, pairs)
+    tuned = replace(tuned, notes=(*tuned.notes, *map(str, found.oddities)))
     if settings.rl != "none":
         tuned = _reinforce(task, settings, tuned, [pair.prompt for pair in pairs.train])
     return _measured(task, tuned)
-
-
-def split_questions(questions: Sequence[Question], seed: int) -> PairSplits:
-    """Questions and answers to train on, and a tenth to see whether it helps; no test part.
-
-    Args:
-        questions: at least two different ones; those that are alike stay together.
-        seed: of the draw.
-    """
-    texts = sorted({question.question for question in questions})
-    random.Random(seed).shuffle(texts)
-    apart = set(texts[: max(1, round(_VALID_FRACTION * len(texts)))])
-    pairs = [Pair(q.id, q.id, q.question, q.answer) for q in questions]
-    return PairSplits(
-        train=tuple(pair for pair in pairs if pair.prompt not in apart),
-        valid=tuple(pair for pair in pairs if pair.prompt in apart),
-        test=(),
-    )
 
 
 def _supervise(task: TrainingTask, pairs: PairSplits) -> TunedModel:
@@ -117,21 +101,21 @@ def _reinforce(
 ) -> TunedModel:
     """The second and the third phase: a reward model, and the policy that it rewards."""
     spec, tokenizer = task.spec, tuned.tokenizer
-    reward = _train_reward(task, settings)
+    reward, scoring = _train_reward(task, settings)
 
     def score() -> Score:
         return lambda numbers, replies: reward.score([questions[n] for n in numbers], replies)
 
     room = spec.training.max_length - settings.rl_max_new_tokens
     template = spec.decoding.prompt_template
-    model: PreTrainedModel = tuned.model  # type: ignore[assignment]
+    model: PreTrainedModel = tuned.model
     reinforced = reinforce(
         task,
         settings,
         Start(model, tokenizer, tuned.digest),
         [encode_prompt(tokenizer, question, template, room) for question in questions],
         score,
-        reward.digest,
+        scoring,
         lambda model, folder: save_model(model, tokenizer, spec, folder),
         lambda folder: load_model(folder)[0],
     )
@@ -156,11 +140,13 @@ def _reinforce(
     )
 
 
-def _train_reward(task: TrainingTask, settings: ChatMglSettings) -> RewardModel:
+def _train_reward(task: TrainingTask, settings: ChatMglSettings) -> tuple[RewardModel, str]:
+    """The reward model, and what it depends on."""
     source = task.source
     if settings.reward_model is not None:
         source, _ = fetch_encoder(settings.reward_model, "reward_model")
-    preferences = read_preferences(data_file(settings.preference_data))
+    found = Findings()
+    preferences = read_preferences(data_file(settings.preference_data), found)
     how = RewardSettings(
         epochs=settings.reward_epochs,
         learning_rate=settings.reward_learning_rate,
@@ -169,7 +155,7 @@ def _train_reward(task: TrainingTask, settings: ChatMglSettings) -> RewardModel:
     )
     identity = reward_identity(source, preferences, how)
     with hold_phase(task, "reward", identity, settings.reward_batch_size) as folder:
-        return train_reward(
+        reward = train_reward(
             source,
             preferences,
             how,
@@ -177,6 +163,7 @@ def _train_reward(task: TrainingTask, settings: ChatMglSettings) -> RewardModel:
             checkpoints=task.checkpoints,
             should_stop=task.should_stop,
         )
+    return replace(reward, notes=(*reward.notes, *map(str, found.oddities))), identity
 
 
 def _measured(task: TrainingTask, tuned: TunedModel) -> TunedModel:

@@ -6,7 +6,8 @@ continue are exactly those it was trained to continue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from corpora.dialogue import Pair
@@ -34,6 +35,9 @@ class EncodedPair:
     """T labels: the token id where the token counts in the loss, else -100."""
     reply_truncated: bool
     """Whether the reply lost tokens to the length limit."""
+    act_labels: list[int] = field(default_factory=list)
+    """T labels: the number of the reply's act where it is read, else -100; empty for methods that
+    learn no acts from hidden states."""
 
 
 def encode_prompt(
@@ -86,6 +90,7 @@ def encode_pair(
     template: str,
     max_length: int,
     loss_on_prompt: bool,
+    acts: Sequence[str] = (),
 ) -> EncodedPair:
     """One pair as a training example of at most `max_length` tokens.
 
@@ -98,6 +103,8 @@ def encode_pair(
         template: text with `{prompt}` where the patient's words go.
         max_length: longest result, in tokens.
         loss_on_prompt: whether the prompt's tokens count in the loss.
+        acts: that are learnt from hidden states: which one to reply with at the prompt's last
+            token, which one the reply was at its own. None of them is read off other pairs.
     """
     reply_ids = encode_reply(tokenizer, pair.reference)
     prompt_room = max(max_length // 4, max_length - len(reply_ids))
@@ -108,10 +115,16 @@ def encode_pair(
     prompt_labels = prompt_ids if loss_on_prompt else [IGNORED_LABEL] * len(prompt_ids)
     # Nothing predicts the first token; a label there would only count in the mean.
     labels = [IGNORED_LABEL, *(prompt_labels + reply_ids)[1:]]
+    act_labels: list[int] = []
+    if acts:
+        act_labels = [IGNORED_LABEL] * len(labels)
+        if pair.act in acts:
+            act_labels[len(prompt_ids) - 1] = act_labels[-1] = acts.index(pair.act)
     return EncodedPair(
         input_ids=prompt_ids + reply_ids,
         labels=labels,
         reply_truncated=truncated,
+        act_labels=act_labels,
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from corpora.act_labels import known_acts
 from corpora.dialogue import PairSplits
 from search_spaces.errors import one_problem
-from search_spaces.spec import TrialSpec
+from search_spaces.spec import ReaderSettings, TrialSpec
 from trainers.encoding import EncodedPair, encode_pair
 from trainers.errors import ModelError
 
@@ -23,9 +24,11 @@ def encode_splits(
     Args:
         tokenizer: the model's.
         pairs: the trial's pairs.
-        spec: the trial; `prompt_template`, `max_length`, `loss_on` and `packing` are used.
+        spec: the trial; `prompt_template`, `max_length`, `loss_on` and `packing` are used, and
+            whether the method learns acts from hidden states.
     """
     loss_on_prompt = spec.training.loss_on == "all"
+    acts = known_acts(pairs.train) if isinstance(spec.method, ReaderSettings) else ()
     train, valid = (
         [
             encode_pair(
@@ -34,6 +37,7 @@ def encode_splits(
                 template=spec.decoding.prompt_template,
                 max_length=spec.training.max_length,
                 loss_on_prompt=loss_on_prompt,
+                acts=acts,
             )
             for pair in part
         ]
@@ -64,6 +68,7 @@ def pack(examples: Sequence[EncodedPair], max_length: int) -> list[EncodedPair]:
                 input_ids=last.input_ids + example.input_ids,
                 labels=last.labels + example.labels,
                 reply_truncated=last.reply_truncated or example.reply_truncated,
+                act_labels=last.act_labels + example.act_labels,
             )
     return packed
 

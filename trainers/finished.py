@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from corpora.dialogue import PairSplits
 from search_spaces.atomic import write_atomically
 from search_spaces.identity import trial_id
-from search_spaces.spec import TrialSpec
+from search_spaces.spec import ReaderSettings, TrialSpec
 from trainers.fingerprint import folder_fingerprint
 from trainers.progress import EpochReport, StepRow
 from trainers.saving import save_model, write_settings
@@ -57,9 +57,14 @@ def training_identity(spec: TrialSpec, source: Path, pairs: PairSplits) -> str:
     Args:
         spec: the trial.
         source: folder of the model to start from; its contents count.
-        pairs: training and validation pairs; their texts count.
+        pairs: training and validation pairs; their texts count, and where the method learns acts
+            from hidden states, so do the training replies' acts.
     """
-    texts = [[[p.prompt, p.reference] for p in part] for part in (pairs.train, pairs.valid)]
+    texts: list[Any] = [
+        [[p.prompt, p.reference] for p in part] for part in (pairs.train, pairs.valid)
+    ]
+    if isinstance(spec.method, ReaderSettings):
+        texts.append([p.act for p in pairs.train])
     digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     return trial_id(
         spec,

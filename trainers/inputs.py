@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from corpora.question_answers import content_hash, data_file, read_preferences, read_questions
+import os
+from pathlib import Path
+
+from corpora.question_answers import content_hash, read_preferences, read_questions
 from search_spaces.spec import ChatMglSettings, ReaderSettings, TrialSpec
 from trainers.encoder_files import find_encoder
 
@@ -29,3 +32,13 @@ def method_inputs(spec: TrialSpec) -> dict[str, str]:
     if isinstance(method, ReaderSettings) and method.rl != "none" and method.similarity_weight:
         inputs["similarity_model"] = find_encoder(method.similarity_model, "similarity_model")[1]
     return inputs
+
+
+def data_file(name: str) -> Path | None:
+    """The file of question-answer data that a setting names; None for the bundled one.
+
+    Args:
+        name: `sample`, or a path.
+    """
+    # Unlike Path's own, leaves unknown users alone.
+    return None if name == "sample" else Path(os.path.expanduser(name))

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces.secrets import hide_secrets
-from search_spaces.spec import BaseSettings, DeltaSettings, DialogueActSettings, TrialSpec
+from search_spaces.spec import (
+    BaseSettings,
+    DeltaSettings,
+    DialogueActSettings,
+    ReaderSettings,
+    TrialSpec,
+)
 from trainers.act_tokens import ACT_CODE, ACT_TEXT, uses_acts
 
 if TYPE_CHECKING:
@@ -36,7 +42,8 @@ def save_model(
     """Write safetensors (or an adapter), tokenizer, generation settings and a model card.
 
     The generation settings are those of the beam-1 replies, so that a plain `generate` repeats
-    them.
+    them. An act head that is a part of the model goes into files of its own: those of the model
+    are what they would be without it.
 
     Args:
         model: the tuned model.
@@ -44,12 +51,20 @@ def save_model(
         spec: what it was tuned by.
         folder: made where it is missing.
     """
+    from trainers.act_head import attach_head, detach_head, find_head, save_head
     from trainers.bottleneck import find_bottlenecks
     from trainers.bottleneck_files import save_bottlenecks
 
     folder.mkdir(parents=True, exist_ok=True)
     model.generation_config = generation_settings(tokenizer, spec)
-    if find_bottlenecks(model):
+    if find_head(model) is not None:
+        head = detach_head(model)
+        try:
+            model.save_pretrained(folder)
+        finally:
+            attach_head(model, head)
+        save_head(head, folder)
+    elif find_bottlenecks(model):
         save_bottlenecks(model, folder)
     elif isinstance(spec.method, DialogueActSettings) and spec.method.tuning == "lora":
         # The trained rows alone: with new tokens, PEFT would save all V rows, frozen as they are.
@@ -101,8 +116,8 @@ def model_card(spec: TrialSpec) -> str:
     method = "untrained" if isinstance(spec.method, BaseSettings) else f"tuned ({spec.method.kind})"
     settings = ", generation_config=GenerationConfig.from_pretrained(FOLDER)" if adapter else ""
     example = spec.decoding.prompt_template.replace("{prompt}", "I cannot sleep.")
-    acts = uses_acts(spec)
-    room = spec.training.max_length - spec.decoding.max_new_tokens - acts
+    act_code, act_text = _of_acts(spec)
+    room = spec.training.max_length - spec.decoding.max_new_tokens - uses_acts(spec)
     fields = json.dumps(dataclasses.asdict(spec), indent=2, sort_keys=True, default=list)
     front = {"library_name": package, "pipeline_tag": "text-generation", "base_model": spec.model}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
@@ -118,10 +133,10 @@ safe use with people in distress.
 {loading}
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 inputs = tokenizer({example!r}, return_tensors="pt")
-{ACT_CODE if acts else ""}reply = model.generate(**inputs{settings})[0, inputs["input_ids"].shape[1]:]
+{act_code}reply = model.generate(**inputs{settings})[0, inputs["input_ids"].shape[1]:]
 print(tokenizer.decode(reply, skip_special_tokens=True).strip())
 ```
-{ACT_TEXT if acts else ""}
+{act_text}
 It was tuned on texts of at most {spec.training.max_length} tokens. A prompt of more than
 {room} loses its oldest words, the template stays; in the sweep's `replies.jsonl`,
 `model_input` is the prompt after that cut.
@@ -148,5 +163,18 @@ def _loading(spec: TrialSpec) -> tuple[str, str, bool]:
             return "peft", _PEFT_CODE, True
         case DeltaSettings(peft_type=kind) if kind != "bitfit":
             return "peft", _PEFT_CODE, True
+        case ReaderSettings():
+            from trainers.act_head import HEAD_IMPORTS
+
+            return "transformers", HEAD_IMPORTS + _WHOLE_CODE, False
         case _:
             return "transformers", _WHOLE_CODE, False
+
+
+def _of_acts(spec: TrialSpec) -> tuple[str, str]:
+    """Code and text on how the model's dialogue acts are had; empty where it has none."""
+    if isinstance(spec.method, ReaderSettings):
+        from trainers.act_head import HEAD_CODE, HEAD_TEXT
+
+        return HEAD_CODE, HEAD_TEXT
+    return (ACT_CODE, ACT_TEXT) if uses_acts(spec) else ("", "")

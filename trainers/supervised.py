@@ -1,4 +1,4 @@
-"""The supervised loop that sft and delta share: TRL's SFTTrainer, set as the trial says."""
+"""The supervised loop that methods share: TRL's SFTTrainer, set as the trial says."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import one_problem
-from search_spaces.spec import TrialSpec
+from search_spaces.spec import ReaderSettings, TrialSpec
 from trainers.checkpoint_files import Checkpoint
-from trainers.checkpoints import CheckpointClock, CheckpointSettings
+from trainers.checkpoints import CheckpointClock, CheckpointSettings, checkpoint_bytes
 from trainers.course import Course
 from trainers.encoding import EncodedPair
 from trainers.errors import ModelError
@@ -21,15 +21,15 @@ from trainers.micro_batch import MicroBatch, micro_batch
 from trainers.progress import OnEpoch, ShouldStop, never, write_steps
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
     from trl import SFTConfig
 
+    from trainers.resumable import ResumableTrainer
+
 _LOGGED_POINTS = 200
 """Training curves have at most about this many points."""
-
-_OPTIMIZER_SHARE = 3
-"""A checkpoint is about this many times what is trained: itself, and Adam's two moments."""
 
 
 @dataclass(frozen=True)
@@ -77,27 +77,20 @@ def train_supervised(
         DivergedError: a loss or gradient became NaN or infinite.
         StoppedError: `should_stop` said so; a checkpoint is in place.
     """
-    from datasets import Dataset
-
-    from trainers.resumable import ResumableTrainer, SupervisedSurroundings
+    from trainers.resumable import SupervisedSurroundings
 
     attempt = attempt or Attempt(micro_batch(spec, spec.training.batch_size))
     batch, checkpoint = attempt.batch, attempt.checkpoint
     use_cache = model.config.use_cache
-    rows = [{"input_ids": e.input_ids, "labels": e.labels} for e in train]
-    trainer = ResumableTrainer(
-        model=model,
-        args=_sft_config(spec, len(rows), batch, workdir),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        data_collator=collate,
+    trainer = _make_trainer(
+        model, tokenizer, spec, train, _sft_config(spec, len(train), batch, workdir)
     )
     course = Course(checkpoint.state["course"] if checkpoint else None)
     around = SupervisedSurroundings(
         workdir=workdir,
         identity=attempt.identity,
         batch_size=batch.batch_size,
-        steps_per_epoch=_steps_per_epoch(spec, len(rows)),
+        steps_per_epoch=_steps_per_epoch(spec, len(train)),
         valid=valid,
         on_epoch=on_epoch,
         should_stop=attempt.should_stop,
@@ -113,6 +106,42 @@ def train_supervised(
         write_steps(workdir / "train.csv", course.rows)
         take_off_training(model, use_cache)
     return course
+
+
+def _make_trainer(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: TrialSpec,
+    train: Sequence[EncodedPair],
+    config: SFTConfig,
+) -> ResumableTrainer:
+    from trainers.resumable import ResumableTrainer
+
+    if not isinstance(spec.method, ReaderSettings):
+        return ResumableTrainer(
+            model=model,
+            args=config,
+            train_dataset=_dataset(train, ("input_ids", "labels")),
+            processing_class=tokenizer,
+            data_collator=collate,
+        )
+    from trainers.joint_trainer import JointTrainer, collate_with_acts
+
+    joint = JointTrainer(
+        model=model,
+        args=config,
+        train_dataset=_dataset(train, ("input_ids", "labels", "act_labels")),
+        processing_class=tokenizer,
+        data_collator=collate_with_acts,
+    )
+    joint.act_loss_weight = spec.method.act_loss_weight
+    return joint
+
+
+def _dataset(train: Sequence[EncodedPair], columns: Sequence[str]) -> Dataset:
+    from datasets import Dataset
+
+    return Dataset.from_list([{name: getattr(one, name) for name in columns} for one in train])
 
 
 def optimizer_steps(spec: TrialSpec, examples: int) -> int:
@@ -137,10 +166,9 @@ def _clock(
     checkpoint: Checkpoint | None,
     course: Course,
 ) -> CheckpointClock:
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return CheckpointClock(
         settings,
-        trained * _OPTIMIZER_SHARE,
+        checkpoint_bytes(p for p in model.parameters() if p.requires_grad),
         step=checkpoint.step if checkpoint else 0,
         epoch=float(checkpoint.state["epoch"]) if checkpoint else 0.0,
         seconds=course.seconds,

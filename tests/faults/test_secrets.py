@@ -66,6 +66,25 @@ def test_secrets_are_hidden(text: str, hidden: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "address", ["https://{}@host/x", "https://{}:x@host/x", "db://me:{}@host/x"]
+)
+def test_long_passwords_are_hidden(address: str) -> None:
+    scheme = address.partition("://")[0]
+    for long in ("a1" * 750, "a:" * 750, "a@" * 750):
+        assert hide_secrets(address.format(long), {}) == f"{scheme}://***@host/x"
+
+
+@pytest.mark.parametrize(
+    "piece", ["://", "://:", "http://aaaa:", "http://a:80/", "http://a:a/", ":a"]
+)
+def test_texts_made_to_be_searched_for_long_are_read_to_their_end(piece: str) -> None:
+    hostile = "http://" + piece * (100_000 // len(piece))
+    assert hide_secrets(hostile, {}) == hostile
+    found = hide_secrets(f"{hostile} http://me:hunter2@host", {})
+    assert found == f"{hostile} http://***@host"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "python -m orchestrator sweep paper_grid --set max_new_tokens=64",

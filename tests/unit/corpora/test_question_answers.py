@@ -110,6 +110,7 @@ def test_an_array_of_our_own_keys(tmp_path: Path) -> None:
         ("[1]", ("line 1", "must be a JSON object", "got 'int'")),
         ("[" + comparison(), ("line 5", "expecting `,` or `]`")),
         ("[" + comparison() + ",\n}", ("line 6, column 1", "must be JSON")),
+        ("[" + comparison("Wake.") + ",\n}", ("line 1", "must differ", "line 6, column 1")),
         ("[" + comparison() + "]\n[]", ("line 5", "nothing may follow")),
         ("[" + comparison("Wake.") + "]", ("line 1", "must differ")),
         (

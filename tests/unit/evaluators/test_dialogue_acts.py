@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_results_name_the_scores_and_lines_the_act(
     tuned: TunedModel, spec: TrialSpec, tmp_path: Path
 ) -> None:
     spec = replace(spec, metrics=MetricsSpec(bertscore_model=None))
-    with StreamingScorer(spec.metrics) as scorer:
+    with closing(StreamingScorer(spec.metrics)) as scorer:
         evaluation = evaluate(tuned, PAIRS, spec, scorer)
     assert {"test/act_accuracy", "test/act_macro_f1", "valid/act_accuracy"} <= set(
         evaluation.scores

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def spec_of(path: str, metrics: MetricsSpec = WORDS) -> TrialSpec:
 
 @pytest.fixture(scope="module")
 def scorer(wordnet: None) -> Iterator[StreamingScorer]:
-    with StreamingScorer(WORDS) as shared:
+    with closing(StreamingScorer(WORDS)) as shared:
         yield shared
 
 
@@ -244,7 +245,7 @@ def test_scores_are_the_same_to_the_last_bit(
         asked_in_bertscore = True
         return match(*arguments)
 
-    with StreamingScorer(metrics, device="cpu") as scorer:
+    with closing(StreamingScorer(metrics, device="cpu")) as scorer:
         whole = run("batched", scorer)
         monkeypatch.setattr(BertScorer, "_match", watched)
         monkeypatch.setattr("evaluators.bertscore._BATCH", 2)

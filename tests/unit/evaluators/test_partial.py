@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,14 @@ BY_KEY = {(reply.beam, reply.pair_id): reply for reply in REPLIES}
 
 
 def kept(file: Path, key: str = "k", part: str = "test") -> dict[tuple[int, str], Reply]:
-    with PartialReplies(file, key) as settled:
+    with closing(PartialReplies(file, key)) as settled:
         return dict(settled.replies(part))
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "trial" / "replies.partial.jsonl"
-    with PartialReplies(path, "k") as settled:
+    with closing(PartialReplies(path, "k")) as settled:
         settled.add("valid", REPLIES[:1])
         settled.note_batch_size(4)
         settled.add("test", REPLIES)
@@ -45,13 +46,13 @@ def test_the_fields_of_a_reply_are_all_kept() -> None:
 def test_what_was_added_is_there_again(file: Path) -> None:
     assert kept(file) == BY_KEY
     assert kept(file, part="valid") == {(1, "s1:1"): REPLIES[0]}
-    with PartialReplies(file, "k") as settled:
+    with closing(PartialReplies(file, "k")) as settled:
         assert settled.batch_size == 4
 
 
 def test_nothing_is_written_twice(file: Path) -> None:
     before = file.read_bytes()
-    with PartialReplies(file, "k") as settled:
+    with closing(PartialReplies(file, "k")) as settled:
         settled.add("test", REPLIES)
     assert file.read_bytes() == before
 
@@ -63,7 +64,7 @@ def test_a_file_under_another_key_is_replaced(file: Path) -> None:
 
 
 def test_without_a_file_nothing_is_kept(tmp_path: Path) -> None:
-    with PartialReplies(None, "k") as settled:
+    with closing(PartialReplies(None, "k")) as settled:
         settled.add("test", REPLIES)
         settled.note_batch_size(2)
         assert settled.batch_size == 2
@@ -75,7 +76,7 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines_and_is_mended(file: Path) -> 
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
         lines = whole[:length].count(b"\n")
-        with PartialReplies(file, "k") as settled:
+        with closing(PartialReplies(file, "k")) as settled:
             assert len(settled.replies("test")) == max(0, lines - 3)
             settled.add("valid", REPLIES[:1])
             settled.add("test", REPLIES)
@@ -119,7 +120,7 @@ def test_a_line_that_nobody_wrote_is_passed_over_and_taken_out(file: Path, line:
 
 def test_of_two_replies_to_one_prompt_the_last_counts(file: Path) -> None:
     other = dataclasses.replace(REPLIES[2], reply="other")
-    with PartialReplies(file, "k") as settled:
+    with closing(PartialReplies(file, "k")) as settled:
         settled.add("test", [other])
     assert kept(file) == {**BY_KEY, (1, "s2:3"): other}
 
@@ -149,7 +150,7 @@ def test_the_disk_is_asked_now_and_then_not_every_time(
         sync(descriptor)
 
     monkeypatch.setattr(partial.time, "monotonic", lambda: clock)
-    with PartialReplies(tmp_path / "f", "k") as settled:
+    with closing(PartialReplies(tmp_path / "f", "k")) as settled:
         monkeypatch.setattr(partial.os, "fsync", counted)
         for number in range(100):
             clock += 0.5

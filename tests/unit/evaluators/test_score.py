@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def replies_of(*texts: str, beam: int = 1) -> list[Reply]:
 def test_scoring_while_generating_gives_what_scoring_afterwards_gives(metrics: MetricsSpec) -> None:
     tuned = make_tuned(make_model("llama"))
     decoding = DecodingSpec(max_new_tokens=12, eval_batch_size=8)
-    with StreamingScorer(metrics, device="cpu") as scorer:
+    with closing(StreamingScorer(metrics, device="cpu")) as scorer:
         replies = generate(tuned, make_pairs(), decoding, (1, 2), 96, 0, on_replies=scorer.add)
         streamed = scorer.finish(replies)
         again = generate(tuned, make_pairs(5), decoding, (2,), 96, 0, on_replies=scorer.add)
@@ -110,7 +111,7 @@ def test_a_score_that_is_missing_or_not_finite_is_no_score(
 
 @pytest.mark.usefixtures("wordnet")
 def test_an_encoder_of_broken_weights_gives_no_result(metrics: MetricsSpec) -> None:
-    with StreamingScorer(metrics, device="cpu") as scorer:
+    with closing(StreamingScorer(metrics, device="cpu")) as scorer:
         scorer.finish(replies_of("tell me"))
         assert scorer._bert is not None
         with torch.no_grad():

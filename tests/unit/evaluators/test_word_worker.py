@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from functools import cache
 
 import pytest
@@ -30,7 +31,7 @@ def here() -> list[dict[str, float]]:
 
 
 def test_the_process_gives_what_this_one_would() -> None:
-    with WordWorker() as worker:
+    with closing(WordWorker()) as worker:
         worker.add(PAIRS[:1])
         worker.add([PAIRS[2], PAIRS[0]])
         assert worker.collect(PAIRS) == here()
@@ -45,7 +46,7 @@ def test_without_additions_no_process_is_started() -> None:
 
 
 def test_a_killed_process_is_made_good() -> None:
-    with WordWorker() as worker:
+    with closing(WordWorker()) as worker:
         worker.add(PAIRS[:2])
         process = worker._process
         assert process is not None
@@ -78,7 +79,7 @@ def test_a_process_that_is_killed_while_it_scores_is_started_again_once(
         return lives
 
     monkeypatch.setattr(word_worker, "_start", watched)
-    with WordWorker() as worker:
+    with closing(WordWorker()) as worker:
         monkeypatch.setattr(WordWorker, "_pump", deadly)
         worker.add(pairs[:50])
         found = worker.collect(pairs)
@@ -102,14 +103,14 @@ def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(word_worker, "_start", stopped)
     # More than the pipe takes: adding must not wait for the child either.
     long = [(f"{number} {'word ' * 600}", "reference") for number in range(60)]
-    with WordWorker() as worker:
+    with closing(WordWorker()) as worker:
         worker.add(long)
         worker.add(PAIRS)
         assert worker.collect(PAIRS) == here()
 
 
 def test_collecting_can_be_stopped_and_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    with WordWorker() as worker:
+    with closing(WordWorker()) as worker:
         worker.add(PAIRS)
         with pytest.raises(StoppedError):
             worker.collect(PAIRS, lambda: True)
@@ -121,7 +122,7 @@ def test_collecting_can_be_stopped_and_taken_up_again(monkeypatch: pytest.Monkey
 
 
 def test_adding_does_not_wait_for_scoring() -> None:
-    with WordWorker() as worker:
+    with closing(WordWorker()) as worker:
         worker.add(PAIRS[:1])
         start = time.perf_counter()
         worker.add([(f"reply {number} " * 50, "reference") for number in range(400)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -60,6 +61,25 @@ def test_dead_workers_are_counted_until_the_trial_gets_further(tmp_path: Path) -
     die(tmp_path)
     (tmp_path / "checkpoint-24").mkdir()
     with attempt(tmp_path, "t", never) as this:
+        assert this.lost == 1
+
+
+def test_getting_further_in_a_phase_counts(tmp_path: Path) -> None:
+    """Its files are not the trial's, and are what a phase's progress is seen by."""
+    trial, phase = tmp_path / "trial", tmp_path / "phases" / "ppo-1"
+    phase.mkdir(parents=True)
+    trial.mkdir()
+    (trial / "phase.json").write_text(json.dumps({"folder": str(phase), "at_once": 4}))
+    die(trial)
+    die(trial)
+    (phase / "checkpoint-12").mkdir()
+    die(trial)  # Found it further than the two before.
+    die(trial)
+    with attempt(trial, "t", never) as this:
+        assert this.lost == 3
+    die(trial)
+    (phase / "trained.json").touch()
+    with attempt(trial, "t", never) as this:
         assert this.lost == 1
 
 

@@ -263,11 +263,14 @@ def test_bundled_names_and_files_are_found(tmp_path: Path) -> None:
     [
         ("paper_gird", "did you mean paper_grid?"),
         ("paper_grid.yaml", "did you mean paper_grid?"),
-        ("", "must be a file or one of delta_grid, paper_grid, smoke"),
+        ("", "must be a file or one of acts_grid, delta_grid, paper_grid, smoke"),
         ("a" * 5000, "must be a file or one of"),
         ("a\0b", "must be a file or one of"),
         ("../search_spaces/nothing", "must be a file or one of"),
-        (".", "must be a file or one of delta_grid, paper_grid, smoke, not a folder, got '.'"),
+        (
+            ".",
+            "must be a file or one of acts_grid, delta_grid, paper_grid, smoke, not a folder, got '.'",
+        ),
     ],
 )
 def test_an_unknown_name_is_refused(asked: str, says: str) -> None:

@@ -97,5 +97,7 @@ def test_known_acts_are_any_labels_but_unknown() -> None:
     none = tuple(map(pair, (None, "unknown", "")))
     with pytest.raises(CorpusError) as refused:
         require_acts("talks.csv", PairSplits(none, some, some))
-    assert str(refused.value).startswith("talks.csv: acts: dialogue_act must have dialogue acts")
+    assert str(refused.value).startswith(
+        "talks.csv: acts: dialogue_act and reader must have dialogue acts"
+    )
     assert "HOPE and AnnoMI" in str(refused.value)
