@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,11 @@ import pytest
 from hypothesis import settings
 
 from tests.tiny import make_tiny_folder
+
+# Commands that tests start elsewhere run these sources too, whatever the environment has installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 # How long an example takes says more about the machine's other work than about the code.
 settings.register_profile("suite", deadline=None)

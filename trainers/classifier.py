@@ -73,13 +73,15 @@ def classify(
         model: the classifier.
         tokenizer: its tokenizer.
         texts: N questions with an answer each.
-        max_length: tokens of both together; the longer of the two is cut.
+        max_length: tokens of both together, as far as the model has positions; the longer of the
+            two is cut.
     """
+    positions = getattr(model.config, "max_position_embeddings", max_length)
     batch = tokenizer(
         [f"Human: {question}\n\nAssistant:" for question, _ in texts],
         [f" {answer}" for _, answer in texts],
         truncation=True,
-        max_length=max_length,
+        max_length=min(max_length, positions),
         padding=True,
         return_tensors="pt",
     ).to(model.device)

@@ -1,6 +1,6 @@
 """A sweep under fire: its processes are killed at random moments, and nothing may be lost or wrong.
 
-`python -m tests.faults.soak --kills 30` runs a sweep of 12 small trials, undisturbed first; then again,
+`python -m tests.faults.soak --kills 30` runs a sweep of 15 small trials, undisturbed first; then again,
 killing workers, the driver, the raylet and the MLflow server, each time giving the same command again
 until it is done; and compares. Exit code 0 where nothing was lost, duplicated or wrong.
 """
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,17 @@ METHODS = (
     {"kind": "delta", "peft_type": "ia3"},
     {"kind": "delta", "peft_type": "bitfit"},
 )
+RL = {
+    "rl_max_new_tokens": 8,
+    "rl_learning_rate": 1e-3,
+    "rl_batch_size": 8,
+    "rl_mini_batch_size": 4,
+    "rl_iterations": 1,
+}
+CHATMGL = {"kind": "chatmgl", "reward_model": None, "reward_epochs": 1, "epochs": 4, **RL}
+PHASED = (CHATMGL, {**CHATMGL, "rl": "rloo"}, {"kind": "reader", "similarity_weight": 0, **RL})
+"""Methods of several phases, two of which the first two share."""
+
 KINDS = ("worker", "driver", "raylet", "mlflow")
 
 
@@ -73,6 +85,8 @@ class Soak:
     server: Server
     chance: random.Random
     pause_s: tuple[float, float] = (1.0, 9.0)
+    weights: tuple[int, ...] = (5, 3, 2, 2)
+    """How often each of `KINDS` is chosen."""
     down_until: float = 0.0
     wanted: str = ""
     """What is to be killed next, once it is there."""
@@ -147,7 +161,7 @@ class Soak:
 
     def kill_one(self, driver: subprocess.Popen[str]) -> int:
         """Kill something; returns how many were hit (0 while there is none of the chosen kind)."""
-        kind = self.wanted = self.wanted or self.chance.choices(KINDS, weights=(5, 3, 2, 2))[0]
+        kind = self.wanted = self.wanted or self.chance.choices(KINDS, self.weights)[0]
         if kind == "mlflow":
             if self.server.process is None:
                 return 0
@@ -191,9 +205,21 @@ class Soak:
             self.tally.wrong.append(f"{out}: status.json says {status['trials']}")
         leftovers = [
             str(file.relative_to(folder))
-            for pattern in ("attempt.json", "checkpoint-*", "*.partial.jsonl", ".*tmp*")
-            for file in folder.glob(f"trials/*/{pattern}")
+            for pattern in (
+                "attempt.json",
+                "phase.json",
+                "checkpoint-*",
+                "*.partial.jsonl",
+                ".*tmp*",
+                ".aside-*",
+            )
+            for place in ("trials", "phases")
+            for file in folder.glob(f"{place}/*/{pattern}")
         ]
+        phases, calm = (_weights(self.place / of / "soak" / "phases") for of in (out, "calm"))
+        if phases != calm:
+            names = sorted(name for name in {*phases, *calm} if phases.get(name) != calm.get(name))
+            self.tally.wrong.append(f"{out}: phases differ: {names}")
         if leftovers:
             self.tally.wrong.append(f"{out}: left behind: {leftovers[:5]}")
 
@@ -208,6 +234,14 @@ class Soak:
         for line in differences(client, self.place / out / "soak"):
             kind = self.tally.duplicated if line.endswith(" runs") else self.tally.wrong
             kind.append(f"MLflow after {out}: {line}")
+
+
+def _weights(phases: Path) -> dict[str, bytes]:
+    """What each phase has come to, by its name."""
+    return {
+        file.parent.parent.name: file.read_bytes()
+        for file in phases.glob("*/model/model.safetensors")
+    }
 
 
 def _children(pid: int, kind: str) -> list[psutil.Process]:
@@ -226,13 +260,20 @@ def _children(pid: int, kind: str) -> list[psutil.Process]:
     return found
 
 
-def prepare(place: Path, seed: int, epochs: int, grid: Grid, model: Path | None = None) -> Soak:
+def prepare(
+    place: Path,
+    seed: int,
+    epochs: int,
+    grid: Grid,
+    model: Path | None = None,
+    methods: Sequence[Mapping[str, object]] = METHODS + PHASED,
+) -> Soak:
     """A folder with corpus, model and search space, and a server beside it."""
     place.mkdir(parents=True, exist_ok=True)
     write_corpus(place / "corpus.csv")
     model = model or make_tiny_folder("gpt2", place / "tiny-gpt2")
     (place / "server").mkdir()
-    write_space(place / "soak.yaml", "soak", model, grid, METHODS, epochs=epochs)
+    write_space(place / "soak.yaml", "soak", model, grid, methods, epochs=epochs)
     return Soak(place, Server(place / "server", free_port()), random.Random(seed))
 
 

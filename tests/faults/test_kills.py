@@ -1,4 +1,4 @@
-"""A short sweep under fire; the long form is `make soak`."""
+"""Short sweeps under fire; the long form is `make soak`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.soak import prepare, soak
+from tests.faults.soak import METHODS, PHASED, prepare, soak
+
+ONE_TRIAL = {"batch_size": [2], "loader": ["v1"]}
 
 
 @pytest.mark.timeout(400)
 def test_kills_lose_nothing_and_change_nothing(tmp_path: Path, tiny_gpt2: Path) -> None:
-    grid = {"batch_size": [2], "loader": ["v1"]}
-    one = prepare(tmp_path / "place", seed=1, epochs=12, grid=grid, model=tiny_gpt2)
+    one = prepare(
+        tmp_path / "place", 1, epochs=12, grid=ONE_TRIAL, model=tiny_gpt2, methods=METHODS
+    )
     one.pause_s = (2.0, 6.0)
     one.chance = random.Random(3)
     tally = soak(one, kills=4)
     print(tally.text())
     assert tally.clean, tally.text()
     assert tally.kills.total() >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_killed_in_shared_phases(tmp_path: Path, tiny_gpt2: Path) -> None:
+    """Two trials at a time, that wait for one another's phases and die in their own."""
+    one = prepare(tmp_path / "place", 2, epochs=12, grid=ONE_TRIAL, model=tiny_gpt2, methods=PHASED)
+    one.pause_s, one.weights = (2.0, 7.0), (1, 0, 0, 0)
+    tally = soak(one, kills=8)
+    print(tally.text())
+    assert tally.clean, tally.text()
+    assert tally.kills["worker"] >= 8

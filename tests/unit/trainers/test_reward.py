@@ -105,6 +105,12 @@ def test_scores_do_not_depend_on_their_neighbours(trained: RewardModel) -> None:
     assert alone == pytest.approx(rewards(trained), abs=1e-5)
 
 
+def test_texts_longer_than_the_model(trained: RewardModel) -> None:
+    """More tokens than it has positions, whatever the settings allow."""
+    generous = replace(trained, max_length=4096)
+    assert all(-1 < r < 1 for r in generous.score(["tired " * 400], ["bed " * 400]))
+
+
 def test_labelled_answers(tiny_gpt2: Path, tmp_path: Path) -> None:
     model = train_reward(tiny_gpt2, labelled(), SETTINGS, tmp_path)
     assert (model.held_out, model.chance, model.centre) == (48, 0.5, 0.0)
