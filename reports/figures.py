@@ -25,7 +25,12 @@ _TITLES = {
     "model": "model",
     "loader": "loader",
     "method": "method",
+    "rl": "algorithm",
+    "rl_learning_rate": "RL learning rate",
+    "kl_coef": "KL weight",
 }
+_LOSSES_DIFFER_BY = ("learning_rate", "method", "model", "loader", "batch_size")
+_REWARDS_DIFFER_BY = ("rl", "rl_learning_rate", "kl_coef", *_LOSSES_DIFFER_BY)
 _LONGEST_LABEL = 48
 _FLOORS = {"echo": ("echo", ":"), "fixed": ("fixed reply", "--")}
 
@@ -273,7 +278,8 @@ def _losses(sweep: SweepResults) -> DrawnFigure | None:
         return None
     figure = Figure(figsize=(7.8, 3.1), layout="constrained")
     grid = figure.subplots(1, 2, sharey=True, squeeze=False)[0]
-    _draw_curves(figure, grid, curves, ("Training loss", "Validation loss"), "Optimiser step")
+    titles = ("Training loss", "Validation loss")
+    _draw_curves(figure, grid, curves, titles, "Optimiser step", _LOSSES_DIFFER_BY)
     grid[0].set_ylabel("Loss")
     return draw(
         "losses",
@@ -299,7 +305,8 @@ def _rewards(sweep: SweepResults) -> list[DrawnFigure]:
     for number, (method, curves) in enumerate(by_method.items(), start=1):
         figure = Figure(figsize=(7.8, 3.1), layout="constrained")
         grid = figure.subplots(1, 2, squeeze=False)[0]
-        _draw_curves(figure, grid, curves, ("Reward", "KL, nats per reply"), "Update")
+        titles = ("Reward", "KL, nats per reply")
+        _draw_curves(figure, grid, curves, titles, "Update", _REWARDS_DIFFER_BY)
         figures.append(
             draw(
                 # Not by the method: any text may stand there.
@@ -320,6 +327,7 @@ def _draw_curves(
     curves: Sequence[tuple[TrialResult, tuple[_Curve, ...]]],
     titles: Sequence[str],
     step_name: str,
+    names: Sequence[str],
 ) -> None:
     """One line a trial in each panel; colour and line say in which settings it differs.
 
@@ -329,13 +337,10 @@ def _draw_curves(
         curves: trials, each with a curve for each panel.
         titles: of the panels.
         step_name: what a step is.
+        names: settings that may tell trials apart; the first two that do are shown.
     """
     settings = [{**effective_fields(t.spec), "method": method_label(t.spec)} for t, _ in curves]
-    varying = [
-        name
-        for name in ("learning_rate", "method", "model", "loader", "batch_size")
-        if len({repr(one.get(name)) for one in settings}) > 1
-    ]
+    varying = [name for name in names if len({repr(one.get(name)) for one in settings}) > 1]
     colour_by, line_by = [*varying, "", ""][:2]
     colours = _in_order(one.get(colour_by) for one in settings)
     lines = _in_order(one.get(line_by) for one in settings)
@@ -396,7 +401,7 @@ def _legend(figure: Figure, grid: Sequence[Axes], title: str) -> None:
         [entries[label] for label in labels],
         labels,
         loc="outside right upper",
-        title=title.capitalize() or None,
+        title=title[:1].upper() + title[1:] or None,
         alignment="left",
     )
     legend.get_title().set_fontsize(8)

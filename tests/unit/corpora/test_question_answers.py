@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corpora.dialogue import CorpusError
 from corpora.findings import Findings
@@ -282,3 +286,39 @@ def test_content_hash(tmp_path: Path) -> None:
     assert known != content_hash(read_preferences(other))
     assert known != content_hash(read_preferences(path)[::-1])
     assert content_hash(read_questions()) != content_hash(read_question_answers())
+
+
+CELLS = st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | st.text(max_size=12)
+WORDS = st.sampled_from(["None", "A.", "Human: a\n\nAssistant: b", "Human: a\n\nAssistant:c"])
+FORMATS = [
+    ("question", "preferred", "rejected"),
+    ("chosen", "rejected"),
+    ("question", "answer", "label"),
+    ("id", "question", "answer"),
+]
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> list[dict[str, object]]:
+    cells = dict.fromkeys(draw(st.sampled_from(FORMATS)), WORDS | CELLS)
+    if "label" in cells:
+        cells["label"] = st.booleans() | CELLS
+    return draw(st.lists(st.fixed_dictionaries(cells), min_size=1, max_size=4))
+
+
+@given(objects())
+def test_any_rows_are_read_or_refused(rows: list[dict[str, object]]) -> None:
+    """And what is read can be learnt: no text is empty, the word None, or half a character."""
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder) / "a.jsonl", lines(*rows))
+        for read in (read_questions, read_preferences, read_question_answers):
+            try:
+                found = read(path)
+            except CorpusError:
+                continue
+            for one in found:
+                texts = [value for value in astuple(one)[1:] if not isinstance(value, bool)]
+                assert all(text.strip() and text.encode() for text in texts)
+                assert "None" not in texts[1:]
+            assert 0 < len(found) <= len(rows)
+            assert len(content_hash(found)) == 64

@@ -52,7 +52,7 @@ def test_rewards_by_update(builder: Callable[..., SweepBuilder]) -> None:
     made.stage("only", None)
     kinds = ("sft", "../reader", "chatmgl", "chatmgl")
     for number, kind in enumerate(kinds, start=1):
-        spec = make_spec(method={"kind": kind}, learning_rate=number / 1e4)
+        spec = make_spec(method={"kind": kind, "rl_learning_rate": number / 1e5})
         made.done(trial_id(number), kind, spec, make_scores(float(number)))
     folder = made.finish()
     assert not reward_figures(folder)
@@ -62,7 +62,8 @@ def test_rewards_by_update(builder: Callable[..., SweepBuilder]) -> None:
     assert (reader.name, chatmgl.name) == ("reward_and_kl", "reward_and_kl_2")
     assert reader.title == "Reward and KL by update: reader"
     assert "of 2 trials of chatmgl" in chatmgl.description
-    assert "Learning rate" in chatmgl.svg
+    assert "RL learning rate" in chatmgl.svg
+    assert "4e-5" in chatmgl.svg
     assert "currentColor" in chatmgl.svg
     # No reward in the one, no rows in the other.
     (folder / "trials" / trial_id(3) / "rl.csv").write_text("step,kl\n1,0.5\n")

@@ -5,16 +5,16 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 from corpora.question_answers import LabelledAnswer, QuestionAnswer
-from trainers import classifier, reward
+from tests.unit.trainers.short_memory import Memory
+from trainers import reward
 from trainers.checkpoints import CheckpointSettings
-from trainers.errors import ModelError, StoppedError
+from trainers.errors import StoppedError
 from trainers.micro_batch import halve_at_once
 from trainers.reward import RewardModel, RewardSettings, train_reward
 
@@ -99,12 +99,6 @@ def test_it_is_not_trained_again(trained: RewardModel, tiny_gpt2: Path, workdir:
     assert (again.chance, again.adjusted) == (0.5, {})
 
 
-def test_scores_do_not_depend_on_their_neighbours(trained: RewardModel) -> None:
-    pairs = comparisons(6)
-    alone = [trained.score([c.question], [c.preferred])[0] for c in pairs]
-    assert alone == pytest.approx(rewards(trained), abs=1e-5)
-
-
 def test_texts_longer_than_the_model(trained: RewardModel) -> None:
     """More tokens than it has positions, whatever the settings allow."""
     generous = replace(trained, max_length=4096)
@@ -173,22 +167,6 @@ def test_a_killed_training_goes_on(
     again = train_reward(tiny_gpt2, comparisons(), SETTINGS, tmp_path)
     assert rewards(again) == rewards(trained)
     assert again.seconds > state["seconds"] > 0
-
-
-class Memory:
-    """A device on which so many texts are read at once, from the given forward pass on."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, module: ModuleType, texts: int, after: int = 0):
-        self.seen: list[int] = []
-        whole = classifier.classify
-
-        def limited(*given: Any) -> torch.Tensor:
-            self.seen.append(len(given[2]))
-            if len(self.seen) > after and len(given[2]) > texts:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return whole(*given)
-
-        patch.setattr(module, "classify", limited)
 
 
 @pytest.fixture
@@ -275,19 +253,6 @@ def test_killed_for_memory(tiny_gpt2: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "micro_batch.json").exists()
 
 
-def test_scoring_where_memory_is_short(
-    trained: RewardModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = rewards(trained)
-    with monkeypatch.context() as patch:
-        memory = Memory(patch, classifier, 2)
-        assert rewards(trained) == pytest.approx(expected, abs=1e-5)
-    assert memory.seen == [6, 3, 1, 1, 1, 1, 1, 1]
-    Memory(monkeypatch, classifier, 0)
-    with pytest.raises(torch.OutOfMemoryError):
-        rewards(trained)
-
-
 def test_damage(tiny_gpt2: Path, tmp_path: Path) -> None:
     """A reward model that is not as it was written is trained again, and that is said."""
     quick = replace(SETTINGS, epochs=1)
@@ -312,9 +277,3 @@ def test_shuffled_labels(tiny_gpt2: Path, tmp_path: Path) -> None:
     control = train_reward(tiny_gpt2, comparisons(96, shuffled=True), SETTINGS, tmp_path)
     # 48 held-out comparisons: three deviations of a fair coin.
     assert abs(control.accuracy - 0.5) < 3 * 0.5 / math.sqrt(48)
-
-
-def test_no_model(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match="no sequence classifier can be made of it"):
-        train_reward(tmp_path / "empty", comparisons(), SETTINGS, tmp_path / "out")
