@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from search_spaces.errors import InputError, nearest_choice, one_problem
+
+if TYPE_CHECKING:
+    import torch
 
 Unit = Literal["auto", "steps", "minutes", "epochs"]
 
@@ -16,6 +20,9 @@ _SHARE_OF_TIME = 0.03
 _SHORTEST_S, _LONGEST_S = 5.0, 600.0
 _ASSUMED_BYTES_PER_S = 100e6
 """Writing, syncing and hashing on a slow disk; counts only until the first save is measured."""
+
+_TIMES_TRAINED = 3
+"""What a checkpoint holds of every trained parameter: itself, and Adam's two moments."""
 
 _PATTERN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)")
 _UNITS: dict[str, Unit] = {
@@ -133,6 +140,15 @@ class CheckpointClock:
         """
         self._save_s = save_s
         self._last = (step, epoch, seconds)
+
+
+def checkpoint_bytes(trained: Iterable[torch.nn.Parameter]) -> int:
+    """Size of a checkpoint, about.
+
+    Args:
+        trained: the parameters that are trained.
+    """
+    return _TIMES_TRAINED * sum(p.numel() * p.element_size() for p in trained)
 
 
 def auto_interval_s(save_s: float) -> float:

@@ -68,7 +68,7 @@ class JointTrainer(ResumableTrainer):
         if head is None:
             raise RuntimeError("acts are to be learnt, and the model has no act head")
         with last_states(self.model) as states:
-            loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            loss: Any = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         act_loss = summed_act_loss(head, states[0], act_labels_bt) / self._acts_in_step
         if num_items_in_batch is None:
             # The Trainer then divides a forward pass's loss by their number.

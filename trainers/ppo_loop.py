@@ -205,7 +205,8 @@ class _Loop:
         )
 
     def _update(self) -> None:
-        chosen = _choose(len(self.prompts), self.loop, self.step)
+        places = range(self.step * self.loop.batch_size, (self.step + 1) * self.loop.batch_size)
+        chosen = choose_prompts(len(self.prompts), places, self.loop.seed)
         generator = torch.Generator().manual_seed(self.loop.seed * 1_000_003 + self.step)
         rollout, replies = roll_out(
             self.model,
@@ -455,15 +456,19 @@ def guard(rows: Sequence[Mapping[str, float]], kl_target: float | None) -> tuple
     return tuple(found)
 
 
-def _choose(prompts: int, loop: LoopSettings, step: int) -> list[int]:
-    """Numbers of an update's prompts: pass after pass over all, each pass in an order of its own."""
-    chosen = []
-    for number in range(step * loop.batch_size, (step + 1) * loop.batch_size):
-        epoch, place = divmod(number, prompts)
-        generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + epoch)
-        order = torch.randperm(prompts, generator=generator)
-        chosen.append(int(order[place]))
-    return chosen
+def choose_prompts(prompts: int, places: range, seed: int) -> list[int]:
+    """Numbers of the prompts at some places of an endless row: pass after pass over all of them.
+
+    Args:
+        prompts: how many there are.
+        places: counted from 0, in order.
+        seed: of the order, which each pass has of its own.
+    """
+    orders: dict[int, list[int]] = {}
+    for epoch in range(places.start // prompts, (places.stop - 1) // prompts + 1):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        orders[epoch] = torch.randperm(prompts, generator=generator).tolist()
+    return [orders[place // prompts][place % prompts] for place in places]
 
 
 def _mean(rows: Sequence[Mapping[str, float]], name: str) -> float:

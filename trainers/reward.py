@@ -1,7 +1,7 @@
-"""A reward model: how much better one answer to a question is than another.
+"""A reward model: how good an answer to a question is.
 
-A sequence classifier with one output, from any encoder (DistilBERT, MiniLM) or GPT-2, trained on
-questions with a preferred and a rejected answer.
+A classifier with one output, trained on comparisons of a preferred and a rejected answer, or on answers
+that are labelled good or bad.
 """
 
 from __future__ import annotations
@@ -9,33 +9,42 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpora.question_answers import QuestionAnswer
-from search_spaces.errors import one_problem
+from corpora.question_answers import LabelledAnswer, QuestionAnswer, content_hash
 from trainers.checkpoint_files import remove_checkpoints
-from trainers.errors import DivergedError, ModelError, StoppedError
+from trainers.checkpoints import CheckpointClock, CheckpointSettings, checkpoint_bytes
+from trainers.classifier import classify, classify_all, load_classifier
+from trainers.errors import DivergedError, StoppedError, is_out_of_memory
 from trainers.fingerprint import folder_fingerprint
-from trainers.loading import device_here
-from trainers.model_files import find_dangers, read_object
-from trainers.progress import ShouldStop, never
-from trainers.whole_folders import (
-    describe_files,
-    discard_leftovers,
-    first_difference,
-    write_folder,
+from trainers.finished import model_folder, read_trained, write_trained
+from trainers.loss import free_memory
+from trainers.micro_batch import (
+    forget_micro_batch,
+    remember_at_once,
+    remembered_at_once,
+    smaller_cut,
 )
+from trainers.preferences import (
+    Preference,
+    chance_of_right,
+    preference_loss,
+    preference_texts,
+    share_right,
+    split_by_question,
+)
+from trainers.progress import ShouldStop, never
+from trainers.whole_folders import discard_leftovers
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_FORMAT = 1
-_MODEL, _FILE = "model", "reward.json"
-_SCORED_TOGETHER = 32
+_FORMAT = 2
+_DEFAULT = CheckpointSettings()
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class RewardSettings:
     learning_rate: float = 5e-5
     """Peak; rises over the first tenth of the steps and falls to zero over the rest."""
     batch_size: int = 8
-    """Comparisons per optimiser step."""
+    """Comparisons, or labelled answers, per optimiser step."""
     max_length: int = 256
     """Tokens of question and answer together; the longer of the two is cut."""
     held_out_fraction: float = 0.2
@@ -62,80 +71,61 @@ class RewardModel:
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     centre: float
-    """Mean output over the training answers: Bradley-Terry leaves the level open."""
+    """Output of an average answer: Bradley-Terry leaves the level open, so that it is the mean over
+    the training answers; 0 after labelled ones, whose outputs are log-odds."""
     accuracy: float
-    """Share of held-out comparisons in which the preferred answer got the higher output."""
+    """Share of held-out comparisons in which the preferred answer got the higher output; of held-out
+    labelled answers, share on the right side of 0."""
     held_out: int
-    """Comparisons behind `accuracy`."""
+    """Comparisons or labelled answers behind `accuracy`; on questions that were not trained on."""
+    chance: float
+    """What `accuracy` is without reading any answer."""
     train_accuracy: float
+    loss: float
+    """Mean training loss of the last epoch, in nats per comparison or labelled answer."""
+    seconds: float
+    """Training time over all attempts; what was lost with a killed one does not count."""
+    adjusted: Mapping[str, int] = field(default_factory=dict)
+    """`reward_batch_size` per forward pass, where memory ran out; a step is as specified."""
     notes: tuple[str, ...] = ()
     """What was found damaged or foreign, and was passed over."""
 
     def score(self, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
-        """Rewards in (-1, 1), 2 (P - 0.5), P the chance that an answer beats an average one.
+        """Rewards in (-1, 1), 2 (P - 0.5).
+
+        P is the chance that the answer beats an average one or, after labelled answers, that it is
+        good.
 
         Args:
             questions: B questions.
             answers: B answers.
+
+        Raises:
+            torch.OutOfMemoryError: one answer at a time does not fit.
         """
         import torch
 
-        outputs = torch.tensor(_outputs(self, list(zip(questions, answers, strict=True))))
-        return [float(r) for r in 2 * (torch.sigmoid(outputs - self.centre) - 0.5)]
-
-
-def bradley_terry_loss(preferred_b: torch.Tensor, rejected_b: torch.Tensor) -> torch.Tensor:
-    """Mean negative log-likelihood that each preferred answer wins, in nats.
-
-    Args:
-        preferred_b: [B] outputs for the preferred answers.
-        rejected_b: [B] outputs for the rejected answers.
-
-    Source: Ouyang et al. 2022, equation 1, for two answers a question.
-    """
-    import torch
-
-    return -torch.nn.functional.logsigmoid(preferred_b - rejected_b).mean()
-
-
-def split_comparisons(
-    comparisons: Sequence[QuestionAnswer], held_out_fraction: float, seed: int
-) -> tuple[list[QuestionAnswer], list[QuestionAnswer]]:
-    """Comparisons to train on, and held-out ones; a question's comparisons stay together.
-
-    Args:
-        comparisons: at least two questions.
-        held_out_fraction: of the questions; at least one is held out, and one is trained on.
-        seed: of the draw.
-
-    Raises:
-        ModelError: fewer than two questions.
-    """
-    questions = sorted({c.question for c in comparisons})
-    if len(questions) < 2:
-        message = "a reward model needs comparisons on at least two questions"
-        raise ModelError(one_problem("reward pairs", "", message, len(questions)))
-    random.Random(seed).shuffle(questions)
-    count = min(len(questions) - 1, max(1, round(len(questions) * held_out_fraction)))
-    apart = set(questions[:count])
-    train = [c for c in comparisons if c.question not in apart]
-    return train, [c for c in comparisons if c.question in apart]
+        texts = list(zip(questions, answers, strict=True))
+        outputs = classify_all(self.model, self.tokenizer, texts, self.max_length)
+        return [float(r) for r in 2 * (torch.sigmoid(torch.tensor(outputs) - self.centre) - 0.5)]
 
 
 def reward_identity(
-    source: Path, comparisons: Sequence[QuestionAnswer], settings: RewardSettings
+    source: Path,
+    preferences: Sequence[QuestionAnswer] | Sequence[LabelledAnswer],
+    settings: RewardSettings,
 ) -> str:
     """Equal for reward models that are trained alike, whoever needs them.
 
     Args:
         source: folder of the model to start from; its contents count.
-        comparisons: their texts count.
+        preferences: their texts and labels count.
         settings: how it is trained.
     """
     content = {
         "format": _FORMAT,
         "model": folder_fingerprint(source),
-        "comparisons": [[c.question, c.preferred, c.rejected] for c in comparisons],
+        "preferences": content_hash(preferences),
         "settings": asdict(settings),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -143,99 +133,183 @@ def reward_identity(
 
 def train_reward(
     source: Path,
-    comparisons: Sequence[QuestionAnswer],
+    preferences: Sequence[QuestionAnswer] | Sequence[LabelledAnswer],
     settings: RewardSettings,
     workdir: Path,
     *,
+    checkpoints: CheckpointSettings = _DEFAULT,
     should_stop: ShouldStop = never,
 ) -> RewardModel:
     """Train a reward model, or take the one that the folder holds, or continue it.
 
     Args:
         source: folder of an encoder or a causal language model.
-        comparisons: questions with a preferred and a rejected answer.
+        preferences: questions with a preferred and a rejected answer, or with a labelled one.
         settings: how it is trained.
-        workdir: the reward model's own folder: `model/`, and a checkpoint an epoch meanwhile.
-        should_stop: asked before every optimiser step.
+        workdir: the reward model's own folder: `model/` and `trained.json`; checkpoints meanwhile.
+        checkpoints: how often to save what an interrupted training continues from.
+        should_stop: asked before every optimiser step, and while answers are scored.
 
     Raises:
-        ModelError: no sequence classifier can be made of the source.
+        ModelError: no sequence classifier can be made of the source, or there are too few questions.
         DivergedError: the loss became NaN or infinite.
-        StoppedError: `should_stop` said so; the next call goes on from the last whole epoch.
-        OSError: the disk is full.
+        StoppedError: `should_stop` said so; a checkpoint is in place.
+        torch.OutOfMemoryError: one comparison, or labelled answer, at a time does not fit.
+        OSError: the disk is full; the last whole checkpoint is kept.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     discard_leftovers(workdir)
-    identity = reward_identity(source, comparisons, settings)
-    found, notes = _read(workdir / _MODEL, identity)
-    if found is not None:
-        return found
-    train, held_out = split_comparisons(comparisons, settings.held_out_fraction, settings.seed)
-    model, tokenizer = _load_classifier(source, settings.seed)
-    notes += _fit(model, tokenizer, train, settings, workdir, identity, should_stop)
-    trained = RewardModel(model, tokenizer, settings.max_length, 0.0, 0.0, len(held_out), 0.0)
-    outputs = [_both(trained, part) for part in (train, held_out)]
-    centre = sum(sum(pair) for pair in outputs[0]) / (2 * len(train))
-    train_accuracy, accuracy = (sum(a > b for a, b in part) / len(part) for part in outputs)
-    numbers: dict[str, Any] = {
-        "max_length": settings.max_length,
-        "centre": centre,
-        "accuracy": accuracy,
-        "held_out": len(held_out),
-        "train_accuracy": train_accuracy,
-    }
-    _write(workdir / _MODEL, model, tokenizer, identity, numbers)
+    identity = reward_identity(source, preferences, settings)
+    finished, _, why = read_trained(workdir, identity)
+    notes: tuple[str, ...] = (why,) if why else ()
+    if finished is None:
+        every: Sequence[Preference] = preferences
+        train, held_out = split_by_question(every, settings.held_out_fraction, settings.seed)
+        attempt = _Attempt(source, train, settings, workdir, identity, checkpoints, should_stop)
+        loop = _train_until_it_fits(attempt)
+        notes += loop.notes
+        model, tokenizer = loop.model, loop.tokenizer
+        finished = _measured(loop, train, held_out)
+        write_trained(workdir, identity, loop.save_model, finished)
+    else:
+        model, tokenizer = load_classifier(model_folder(workdir), settings.seed)
     remove_checkpoints(workdir)
-    return RewardModel(model, tokenizer, **numbers, notes=notes)
+    forget_micro_batch(workdir)
+    return RewardModel(model, tokenizer, **finished, notes=notes)
 
 
-def _fit(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Sequence[QuestionAnswer],
-    settings: RewardSettings,
-    workdir: Path,
-    identity: str,
-    should_stop: ShouldStop,
-) -> tuple[str, ...]:
-    """Train in place; why checkpoints were passed over."""
-    import torch
+@dataclass(frozen=True)
+class _Attempt:
+    """What is trained, from where and how."""
 
-    from trainers.optimizer_state import restore_loop, save_loop
+    source: Path
+    train: Sequence[Preference]
+    settings: RewardSettings
+    workdir: Path
+    identity: str
+    checkpoints: CheckpointSettings
+    should_stop: ShouldStop
 
-    weights = dict(model.named_parameters())
-    optimizer = torch.optim.AdamW(weights.values(), settings.learning_rate, weight_decay=0.01)
-    state, notes = restore_loop(workdir, identity, weights, optimizer)
-    step = int(state["step"]) if state else 0
-    steps_per_epoch = -(-len(train) // settings.batch_size)
-    total = steps_per_epoch * settings.epochs
-    model.train()
-    while step < total:
-        if should_stop():
-            raise StoppedError(f"the reward model's training was asked to stop at step {step}")
-        epoch, place = divmod(step, steps_per_epoch)
+
+class _Loop:
+    """A training from its newest checkpoint on.
+
+    Args:
+        attempt: what is trained.
+        at_once: comparisons or labelled answers per forward pass, at most.
+    """
+
+    def __init__(self, attempt: _Attempt, at_once: int) -> None:
+        import torch
+
+        from trainers.optimizer_state import restore_loop
+
+        settings = attempt.settings
+        self.attempt = attempt
+        self.model, self.tokenizer = load_classifier(attempt.source, settings.seed)
+        self._weights = dict(self.model.named_parameters())
+        self._optimizer = torch.optim.AdamW(
+            self._weights.values(), settings.learning_rate, weight_decay=0.01
+        )
+        state, self.notes = restore_loop(
+            attempt.workdir, attempt.identity, self._weights, self._optimizer
+        )
+        known = state or {"step": 0, "at_once": at_once, "loss_sum": 0.0, "seconds": 0.0}
+        self.at_once = min(at_once, int(known["at_once"]))
+        self._step = self._saved = int(known["step"])
+        self._loss_sum, self._earlier_s = float(known["loss_sum"]), float(known["seconds"])
+        self._began = time.monotonic()
+        self._epoch_steps = -(-len(attempt.train) // settings.batch_size)
+        self._clock = CheckpointClock(
+            attempt.checkpoints,
+            checkpoint_bytes(self._weights.values()),
+            step=self._step,
+            epoch=self._step / self._epoch_steps,
+            seconds=self._earlier_s,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Training time over all attempts."""
+        return self._earlier_s + time.monotonic() - self._began
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the epoch that is done."""
+        return self._loss_sum / len(self.attempt.train)
+
+    def train(self) -> None:
+        """Train to the end; where that is asked for, stop at a checkpoint."""
+        total = self._epoch_steps * self.attempt.settings.epochs
+        self.model.train()
+        while self._step < total:
+            if self.attempt.should_stop():
+                self.save()
+                message = f"the reward model's training was asked to stop at step {self._step}"
+                raise StoppedError(message)
+            self._take_step(total)
+            epoch = self._step / self._epoch_steps
+            if self._step < total and self._clock.is_due(self._step, epoch, self.seconds):
+                self.save()
+        self.model.eval()
+
+    def save(self) -> None:
+        """Write a checkpoint of the last optimiser step, where there is none."""
+        from trainers.optimizer_state import save_loop
+
+        if self._step == self._saved:
+            return
+        began = time.monotonic()
+        state = {"at_once": self.at_once, "loss_sum": self._loss_sum, "seconds": self.seconds}
+        attempt, self._saved = self.attempt, self._step
+        save_loop(
+            attempt.workdir, self._step, attempt.identity, self._weights, self._optimizer, state
+        )
+        epoch, took = self._step / self._epoch_steps, time.monotonic() - began
+        self._clock.saved(self._step, epoch, self.seconds, took)
+
+    def save_model(self, folder: Path) -> None:
+        """Save model and tokenizer as Hugging Face users expect them."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def outputs(self, preferences: Sequence[Preference]) -> list[float]:
+        """Outputs for the preferences' texts; where a stop is asked for, a checkpoint is left."""
+        attempt, texts = self.attempt, preference_texts(preferences)
+        length = attempt.settings.max_length
+        try:
+            return classify_all(self.model, self.tokenizer, texts, length, attempt.should_stop)
+        except StoppedError:
+            self.save()
+            raise
+
+    def _take_step(self, total: int) -> None:
+        import torch
+
+        settings, train = self.attempt.settings, self.attempt.train
+        epoch, place = divmod(self._step, self._epoch_steps)
+        if place == 0:
+            self._loss_sum = 0.0
         order = list(range(len(train)))
         random.Random(f"{settings.seed}/{epoch}").shuffle(order)
-        chosen = order[place * settings.batch_size : (place + 1) * settings.batch_size]
+        batch = order[place * settings.batch_size : (place + 1) * settings.batch_size]
         # Dropout is drawn by seed and step, so that a training that is continued draws the same.
-        torch.manual_seed(settings.seed * 1_000_003 + step)
-        texts = [(train[i].question, train[i].preferred) for i in chosen]
-        texts += [(train[i].question, train[i].rejected) for i in chosen]
-        outputs_b = _forward(model, tokenizer, texts, settings.max_length)
-        loss = bradley_terry_loss(*outputs_b.chunk(2))
-        if not torch.isfinite(loss):
-            raise DivergedError(step + 1, float(loss), "reward model's loss")
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(step, total)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
-        optimizer.step()
-        step += 1
-        if step % steps_per_epoch == 0 and step < total:
-            save_loop(workdir, step, identity, weights, optimizer, {})
-    model.eval()
-    return notes
+        torch.manual_seed(settings.seed * 1_000_003 + self._step)
+        self._optimizer.zero_grad()
+        for start in range(0, len(batch), self.at_once):
+            part = [train[i] for i in batch[start : start + self.at_once]]
+            texts = preference_texts(part)
+            outputs_n = classify(self.model, self.tokenizer, texts, settings.max_length)
+            loss = preference_loss(outputs_n, part)
+            if not torch.isfinite(loss):
+                raise DivergedError(self._step + 1, loss.item(), "reward model's loss")
+            (loss * (len(part) / len(batch))).backward()
+            self._loss_sum += loss.item() * len(part)
+        for group in self._optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(self._step, total)
+        torch.nn.utils.clip_grad_norm_(self._weights.values(), 1.0)
+        self._optimizer.step()
+        self._step += 1
 
 
 def _schedule(step: int, total: int) -> float:
@@ -243,112 +317,47 @@ def _schedule(step: int, total: int) -> float:
     return min((step + 1) / warm_up, (total - step) / max(1, total - warm_up))
 
 
-def _forward(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[tuple[str, str]],
-    max_length: int,
-) -> torch.Tensor:
-    """[B] outputs for B questions and answers."""
-    batch = tokenizer(
-        [f"Human: {question}\n\nAssistant:" for question, _ in texts],
-        [f" {answer}" for _, answer in texts],
-        truncation=True,
-        max_length=max_length,
-        padding=True,
-        return_tensors="pt",
-    ).to(model.device)
-    outputs_b: torch.Tensor = model(**batch).logits[:, 0].float()
-    return outputs_b
+def _train_until_it_fits(attempt: _Attempt) -> _Loop:
+    """A finished training; each time memory runs out, from the last checkpoint with less at once."""
+    at_once = remembered_at_once(attempt.workdir, attempt.settings.batch_size)
+    while True:
+        loop = _Loop(attempt, at_once)
+        if _fits(loop):
+            return loop
+        at_once = smaller_cut(loop.at_once)
+        remember_at_once(attempt.workdir, at_once)
+        del loop
+        free_memory()
 
 
-def _outputs(reward: RewardModel, texts: Sequence[tuple[str, str]]) -> list[float]:
-    """Outputs in the texts' order, computed by length so that little is padded."""
-    import torch
-
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i][0]) + len(texts[i][1]))
-    outputs = [0.0] * len(texts)
-    with torch.inference_mode():
-        for start in range(0, len(order), _SCORED_TOGETHER):
-            part = order[start : start + _SCORED_TOGETHER]
-            chosen = [texts[i] for i in part]
-            values = _forward(reward.model, reward.tokenizer, chosen, reward.max_length)
-            for place, value in zip(part, values.tolist(), strict=True):
-                outputs[place] = value
-    return outputs
-
-
-def _both(reward: RewardModel, part: Sequence[QuestionAnswer]) -> list[tuple[float, float]]:
-    preferred = _outputs(reward, [(c.question, c.preferred) for c in part])
-    rejected = _outputs(reward, [(c.question, c.rejected) for c in part])
-    return list(zip(preferred, rejected, strict=True))
-
-
-def _load_classifier(folder: Path, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    if dangers := find_dangers(folder, known_code=True):
-        raise ModelError(dangers)
-    torch.manual_seed(seed)  # For the new head.
+def _fits(loop: _Loop) -> bool:
+    """Whether the training came to its end; not where memory ran out and less can be tried."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=1,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            weights_only=True,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        message = f"no sequence classifier can be made of it: {first}"
-        raise ModelError(one_problem("reward model", str(folder), message)) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    # GPT-2 reads its output off the last token that is not this one.
-    model.config.pad_token_id = tokenizer.pad_token_id
-    torch.nn.Module.to(model, device_here())
-    return model.eval(), tokenizer
+        loop.train()
+    except (RuntimeError, MemoryError) as error:
+        if loop.at_once == 1 or not is_out_of_memory(error):
+            raise
+        return False
+    return True
 
 
-def _write(
-    folder: Path,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    identity: str,
-    numbers: dict[str, Any],
-) -> None:
-    def fill(aside: Path) -> None:
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-        content = {
-            "format": _FORMAT,
-            "identity": identity,
-            "numbers": numbers,
-            "files": describe_files(aside),
-        }
-        text = json.dumps(content, indent=1, allow_nan=False)
-        (aside / _FILE).write_text(text, encoding="utf-8")
-
-    write_folder(folder, fill)
-
-
-def _read(folder: Path, identity: str) -> tuple[RewardModel | None, tuple[str, ...]]:
-    """The reward model in a folder, or why what is there does not count."""
-    if not folder.exists():
-        return None, ()
-    try:
-        content = read_object(folder / _FILE)
-    except (OSError, ValueError) as error:
-        return None, (f"the reward model was passed over: {error}",)
-    if content.get("identity") != identity:
-        return None, ("the reward model was passed over: it was trained otherwise",)
-    if why := first_difference(folder, content.get("files"), ignored=(_FILE,)):
-        return None, (f"the reward model was passed over: {why}",)
-    model, tokenizer = _load_classifier(folder, 0)
-    return RewardModel(model, tokenizer, **content["numbers"]), ()
+def _measured(
+    loop: _Loop, train: Sequence[Preference], held_out: Sequence[Preference]
+) -> dict[str, Any]:
+    """The numbers of a reward model whose training is done."""
+    settings, seconds = loop.attempt.settings, loop.seconds
+    outputs, held_out_outputs = loop.outputs(train), loop.outputs(held_out)
+    labelled = isinstance(train[0], LabelledAnswer)
+    return {
+        "max_length": settings.max_length,
+        "centre": 0.0 if labelled else sum(outputs) / len(outputs),
+        "accuracy": share_right(held_out_outputs, held_out),
+        "held_out": len(held_out),
+        "chance": chance_of_right(train, held_out),
+        "train_accuracy": share_right(outputs, train),
+        "loss": loop.loss,
+        "seconds": seconds,
+        "adjusted": (
+            {} if loop.at_once == settings.batch_size else {"reward_batch_size": loop.at_once}
+        ),
+    }

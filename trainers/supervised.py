@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.errors import one_problem
 from search_spaces.spec import ReaderSettings, TrialSpec
 from trainers.checkpoint_files import Checkpoint
-from trainers.checkpoints import CheckpointClock, CheckpointSettings
+from trainers.checkpoints import CheckpointClock, CheckpointSettings, checkpoint_bytes
 from trainers.course import Course
 from trainers.encoding import EncodedPair
 from trainers.errors import ModelError
@@ -23,16 +23,13 @@ from trainers.progress import OnEpoch, ShouldStop, never, write_steps
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
     from trl import SFTConfig
 
     from trainers.resumable import ResumableTrainer
 
 _LOGGED_POINTS = 200
 """Training curves have at most about this many points."""
-
-_OPTIMIZER_SHARE = 3
-"""A checkpoint is about this many times what is trained: itself, and Adam's two moments."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +77,7 @@ def train_supervised(
         DivergedError: a loss or gradient became NaN or infinite.
         StoppedError: `should_stop` said so; a checkpoint is in place.
     """
-    from transformers import PrinterCallback, ProgressCallback
-
-    from trainers.resumable import Surroundings
+    from trainers.resumable import SupervisedSurroundings
 
     attempt = attempt or Attempt(micro_batch(spec, spec.training.batch_size))
     batch, checkpoint = attempt.batch, attempt.checkpoint
@@ -90,10 +85,8 @@ def train_supervised(
     trainer = _make_trainer(
         model, tokenizer, spec, train, _sft_config(spec, len(train), batch, workdir)
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
     course = Course(checkpoint.state["course"] if checkpoint else None)
-    around = Surroundings(
+    around = SupervisedSurroundings(
         workdir=workdir,
         identity=attempt.identity,
         batch_size=batch.batch_size,
@@ -104,13 +97,14 @@ def train_supervised(
         clock=_clock(model, attempt.checkpoints, checkpoint, course),
         course=course,
         checkpoint=checkpoint,
+        content=lambda: {"course": course.to_json()},
     )
     try:
         trainer.begin(around)
     finally:
         # A curve that ends in NaN is a result too.
         write_steps(workdir / "train.csv", course.rows)
-        _take_off_training(model, use_cache)
+        take_off_training(model, use_cache)
     return course
 
 
@@ -172,10 +166,9 @@ def _clock(
     checkpoint: Checkpoint | None,
     course: Course,
 ) -> CheckpointClock:
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return CheckpointClock(
         settings,
-        trained * _OPTIMIZER_SHARE,
+        checkpoint_bytes(p for p in model.parameters() if p.requires_grad),
         step=checkpoint.step if checkpoint else 0,
         epoch=float(checkpoint.state["epoch"]) if checkpoint else 0.0,
         seconds=course.seconds,
@@ -191,18 +184,23 @@ def trainer_folder(workdir: Path) -> Path:
     return workdir / "trainer"
 
 
-def _take_off_training(model: PreTrainedModel | PeftModel, use_cache: bool | None) -> None:
+def take_off_training(model: PreTrainedModel | PeftModel, use_cache: bool | None) -> None:
     """Leave a model as loading it would give it.
 
     TRL and Accelerate put a fused head and autocasting over `forward`; a tuned model would be
     evaluated in another precision than the one that is loaded from its folder, and sft in another
-    than delta. The Trainer turns off `use_cache` in the configuration that is saved.
+    than delta. The Trainer turns off `use_cache` in the configuration that is saved, and TRL tags
+    the model with its own name.
+
+    Args:
+        model: that a Trainer had.
+        use_cache: what its configuration said before.
     """
     outer: Any = model
     inner: Any = outer.get_base_model() if hasattr(outer, "peft_config") else outer
     for module in (outer, inner):
-        vars(module).pop("forward", None)
-        vars(module).pop("_original_forward", None)
+        for name in ("forward", "_original_forward", "model_tags"):
+            vars(module).pop(name, None)
     inner.config.use_cache = use_cache
     model.eval()
 
@@ -218,10 +216,6 @@ def _sft_config(spec: TrialSpec, examples: int, batch: MicroBatch, workdir: Path
                 "search space", "precision", "fp16 needs a GPU, and none is here", "fp16", "fp32"
             )
         )
-    # Renamed in transformers 5: the old name warns where the new one is known.
-    fields = SFTConfig.__dataclass_fields__
-    new, old = "activation_checkpointing", "gradient_checkpointing"
-    checkpointing = {new if new in fields else old: training.gradient_checkpointing}
     return SFTConfig(
         output_dir=str(trainer_folder(workdir)),
         per_device_train_batch_size=batch.batch_size,
@@ -252,5 +246,17 @@ def _sft_config(spec: TrialSpec, examples: int, batch: MicroBatch, workdir: Path
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        **checkpointing,
+        **checkpointing_argument(SFTConfig, training.gradient_checkpointing),
     )
+
+
+def checkpointing_argument(config: type[TrainingArguments], wanted: bool) -> dict[str, bool]:
+    """Whether activations are computed again instead of kept, by the name that a config has for it.
+
+    Args:
+        config: the class of a Trainer's arguments.
+        wanted: whether they are.
+    """
+    # Renamed in transformers 5: the old name warns where the new one is known.
+    new, old = "activation_checkpointing", "gradient_checkpointing"
+    return {new if new in config.__dataclass_fields__ else old: wanted}

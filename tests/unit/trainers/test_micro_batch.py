@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import gc
-import json
-import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -27,17 +25,6 @@ from trainers.resumable import SFTTrainer
 
 PAIRS = tiny_pairs(train=11)
 """One optimiser step of 8 pairs, one of 3."""
-
-
-@pytest.fixture(scope="module")
-def plain_gpt2(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Path:
-    """Without dropout, which depends on how a batch is cut."""
-    folder = tmp_path_factory.mktemp("plain") / "gpt2"
-    shutil.copytree(tiny_gpt2, folder)
-    settings = json.loads((folder / "config.json").read_text())
-    settings |= {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-    (folder / "config.json").write_text(json.dumps(settings))
-    return folder
 
 
 def training(source: Path, workdir: Path, **settings: Any) -> Training:
