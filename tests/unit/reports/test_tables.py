@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.fields import effective_fields, model_size, shown_float, shown_model
+from reports.fields import effective_fields, method_label, model_size, shown_float, shown_model
 from reports.published import PARAMETERS
 from reports.results import read_sweep
 from reports.table import Row, Table, shown_number
@@ -98,6 +98,21 @@ def test_a_field_that_varies_gets_a_column(builder) -> None:
     methods = evaluation_table(read_sweep(made.folder))
     assert methods is not None  # a stage without a table that compares methods
     assert cells(methods, "base").labels[methods.labels.index("Epochs")] == "\u2013"
+
+
+@pytest.mark.parametrize(
+    ("method", "label"),
+    [
+        ({"kind": "reader", "rl": "ppo"}, "reader (ppo)"),
+        ({"kind": "reader", "rl": "none"}, "reader (no RL)"),
+        ({"kind": "chatmgl", "rl": "rloo"}, "chatmgl (rloo)"),
+        ({"kind": "chatmgl"}, "chatmgl (ppo)"),
+        ({"kind": "delta", "peft_type": "lora"}, "delta (lora)"),
+        ({"kind": "sft"}, "sft"),
+    ],
+)
+def test_labels_tell_variants_of_a_method_apart(method: dict[str, str], label: str) -> None:
+    assert method_label({"method": method}) == label
 
 
 def test_acts_are_a_label_and_a_note_and_no_column(builder) -> None:
