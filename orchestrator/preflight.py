@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from trainers.inputs import data_file, method_inputs
 from trainers.laptop_models import LAPTOP_MODELS
 from trainers.model_files import find_dangers
 from trainers.pretrained import Pretrained
+from trainers.rloo import rloo_problems
 
 
 def check_specs(
@@ -92,7 +94,7 @@ def _check_acts(corpus: Callable[[CorpusSpec], Corpus], spec: TrialSpec) -> None
 def _check_inputs(spec: TrialSpec) -> None:
     method_inputs(spec)
     if isinstance(spec.method, ChatMglSettings):
-        questions = read_questions(data_file(spec.method.qa_data))
+        questions = read_questions(data_file(spec.method.qa_data, "qa_data"))
         split_questions(questions, spec.split.split_seed)
 
 
@@ -172,6 +174,15 @@ def _length_problems(
                     "bertscore_weight=0",
                 )
             )
+        if spec.method.rl == "rloo":
+            problems += [
+                replace(problem, file=space.name, place=f"{place}: {problem.place}")
+                for problem in rloo_problems(
+                    spec.method.rl_batch_size,
+                    spec.method.rl_mini_batch_size,
+                    spec.method.num_generations,
+                )
+            ]
     positions = _positions(spec.model, folder)
     if positions is not None and longest + virtual > positions:
         problems.append(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.json_files import Json
-from search_spaces.expand import PEFT_READS
+from search_spaces.expand import PEFT_READS, unread_by_rl
 from search_spaces.fields import method_fields
 from search_spaces.spec import TrainingSpec
 
@@ -54,9 +54,12 @@ def effective_fields(spec: Json) -> dict[str, Any]:
     if not is_trained(spec):
         return {name: value for name, value in flat.items() if name not in TRAINING_FIELDS}
     reads = PEFT_READS.get(str(flat.get("peft_type")))
-    if flat["method"] != "delta" or reads is None:
+    if flat["method"] == "delta" and reads is not None:
+        ignored = set(_DELTA_FIELDS - reads - {"peft_type"})
+    elif flat["method"] in _REINFORCED and {"rl", "kl_target"} <= flat.keys():
+        ignored = unread_by_rl(flat["method"], flat)
+    else:
         return flat
-    ignored = _DELTA_FIELDS - reads - {"peft_type"}
     return {name: value for name, value in flat.items() if name not in ignored}
 
 

@@ -1,9 +1,9 @@
-"""Figures of a sweep: scores by each setting that varies, and losses by step."""
+"""Figures of a sweep: scores by each setting that varies, losses by step, rewards by update."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from reports.fields import effective_fields, is_trained, method_label, protocol_of, shown_value
 from reports.figure_style import FLOOR_INK, LINES, MARKERS, PALETTE, PAPER, STYLE, DrawnFigure, draw
 from reports.replicates import Replicates, floors_of, group_replicates, score_on_test
-from reports.results import SweepResults
-from reports.trial_files import Step, read_steps
+from reports.results import SweepResults, TrialResult
+from reports.trial_files import read_steps, read_updates
 from search_spaces.controls import escape_controls
 
 _AXES = ("learning_rate", "batch_size", "model", "loader")
@@ -38,12 +38,15 @@ def sweep_figures(sweep: SweepResults) -> tuple[DrawnFigure, ...]:
     """
     with matplotlib.rc_context(STYLE):
         figures = [_by_setting(sweep, axis) for axis in _AXES]
-        figures += [_by_method(sweep), _losses(sweep)]
+        figures += [_by_method(sweep), _losses(sweep), *_rewards(sweep)]
     return tuple(figure for figure in figures if figure is not None)
 
 
 _SMOOTHING = 20
-"""A loss curve of at least twice as many points is drawn as a running mean."""
+"""A curve of at least twice as many points is drawn as a running mean."""
+
+_Curve = list[tuple[int, float]]
+"""Steps with their values, in order."""
 
 
 @dataclass(frozen=True)
@@ -259,34 +262,86 @@ def _label(value: object) -> str:
 
 def _losses(sweep: SweepResults) -> DrawnFigure | None:
     """Training loss and validation loss by step, side by side."""
-    curves = [
-        (trial, steps)
-        for trial in sweep.done
-        if protocol_of(trial.spec) == "clean"
-        and (steps := read_steps(sweep.folder / "trials" / trial.id))
-    ]
+    curves: list[tuple[TrialResult, tuple[_Curve, ...]]] = []
+    for trial in sweep.done:
+        steps = read_steps(sweep.folder / "trials" / trial.id)
+        if steps and protocol_of(trial.spec) == "clean":
+            train = [(s.step, s.train_loss) for s in steps if s.train_loss is not None]
+            valid = [(s.step, s.valid_loss) for s in steps if s.valid_loss is not None]
+            curves.append((trial, (train, valid)))
     if not curves:
         return None
+    figure = Figure(figsize=(7.8, 3.1), layout="constrained")
+    grid = figure.subplots(1, 2, sharey=True, squeeze=False)[0]
+    _draw_curves(figure, grid, curves, ("Training loss", "Validation loss"), "Optimiser step")
+    grid[0].set_ylabel("Loss")
+    return draw(
+        "losses",
+        "Losses by step",
+        f"Training and validation loss of {len(curves)} trials by optimiser step; long curves are"
+        f" running means over a {_SMOOTHING}th of their points.",
+        figure,
+    )
+
+
+def _rewards(sweep: SweepResults) -> list[DrawnFigure]:
+    """Reward and KL by update; a figure for each method, as their rewards are different things."""
+    by_method: dict[str, list[tuple[TrialResult, tuple[_Curve, ...]]]] = {}
+    for trial in sweep.done:
+        updates = read_updates(sweep.folder / "trials" / trial.id)
+        reward, kl = (
+            [(u.step, u.measured[name]) for u in updates if name in u.measured]
+            for name in ("reward", "kl")
+        )
+        if reward or kl:
+            by_method.setdefault(method_label(trial.spec), []).append((trial, (reward, kl)))
+    figures = []
+    for number, (method, curves) in enumerate(by_method.items(), start=1):
+        figure = Figure(figsize=(7.8, 3.1), layout="constrained")
+        grid = figure.subplots(1, 2, squeeze=False)[0]
+        _draw_curves(figure, grid, curves, ("Reward", "KL, nats per reply"), "Update")
+        figures.append(
+            draw(
+                # Not by the method: any text may stand there.
+                "reward_and_kl" if number == 1 else f"reward_and_kl_{number}",
+                f"Reward and KL by update: {_label(method)}",
+                f"Mean reward of an update's replies, and their KL divergence from the policy that"
+                f" training began with, of {len(curves)} trials of {_label(method)}; long curves"
+                f" are running means over a {_SMOOTHING}th of their points.",
+                figure,
+            )
+        )
+    return figures
+
+
+def _draw_curves(
+    figure: Figure,
+    grid: Sequence[Axes],
+    curves: Sequence[tuple[TrialResult, tuple[_Curve, ...]]],
+    titles: Sequence[str],
+    step_name: str,
+) -> None:
+    """One line a trial in each panel; colour and line say in which settings it differs.
+
+    Args:
+        figure: gets the legend.
+        grid: a panel for each title.
+        curves: trials, each with a curve for each panel.
+        titles: of the panels.
+        step_name: what a step is.
+    """
     settings = [{**effective_fields(t.spec), "method": method_label(t.spec)} for t, _ in curves]
     varying = [
         name
         for name in ("learning_rate", "method", "model", "loader", "batch_size")
         if len({repr(one.get(name)) for one in settings}) > 1
     ]
-    figure = Figure(figsize=(7.8, 3.1), layout="constrained")
-    grid = figure.subplots(1, 2, sharey=True, squeeze=False)[0]
     colour_by, line_by = [*varying, "", ""][:2]
     colours = _in_order(one.get(colour_by) for one in settings)
     lines = _in_order(one.get(line_by) for one in settings)
-    parts: tuple[tuple[str, Callable[[Step], float | None]], ...] = (
-        ("Training loss", lambda step: step.train_loss),
-        ("Validation loss", lambda step: step.valid_loss),
-    )
-    for axes, (title, loss) in zip(grid, parts, strict=True):
-        for (_, steps), one in zip(curves, settings, strict=True):
-            measured = _smoothed(
-                [(step.step, value) for step in steps if (value := loss(step)) is not None]
-            )
+    for number, (axes, title) in enumerate(zip(grid, titles, strict=True)):
+        for (_, panels), one in zip(curves, settings, strict=True):
+            measured = _smoothed(panels[number])
             colour, line = colours.index(one.get(colour_by)), lines.index(one.get(line_by))
             shown = [_label(one.get(name)) for name in (colour_by, line_by) if name]
             axes.plot(
@@ -301,20 +356,12 @@ def _losses(sweep: SweepResults) -> DrawnFigure | None:
                 label=", ".join(shown) or "trial",
             )
         axes.set_title(title)
-        axes.set_xlabel("Optimiser step")
+        axes.set_xlabel(step_name)
         axes.tick_params(length=0)
-    grid[0].set_ylabel("Loss")
     _legend(figure, grid, ", ".join(_TITLES[name] for name in varying[:2]))
-    return draw(
-        "losses",
-        "Losses by step",
-        f"Training and validation loss of {len(curves)} trials by optimiser step; long curves are"
-        f" running means over a {_SMOOTHING}th of their points.",
-        figure,
-    )
 
 
-def _smoothed(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
+def _smoothed(curve: _Curve) -> _Curve:
     """A running mean over the last points of a long curve; a short one as it is."""
     window = len(curve) // _SMOOTHING
     if window < 2:

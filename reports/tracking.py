@@ -43,10 +43,11 @@ from reports.tracking_records import (
     result_tags,
     safe_key,
     trial_params,
+    update_metrics,
 )
 from reports.tracking_runs import SweepRuns
 from reports.tracking_store import TrackingStore, masked
-from reports.trial_files import read_steps
+from reports.trial_files import read_steps, read_updates
 from reports.write import ReportPaths
 
 _FAILURE_TAGS = ("failure_reason", "failure_message")
@@ -156,7 +157,7 @@ class Tracker:
 
         Args:
             result: as `read_sweep` has it.
-            trial_folder: `trials/<id>`, for losses and replies.
+            trial_folder: `trials/<id>`, for losses, rewards and replies.
         """
         digest = result_digest(trial_folder)
         started = milliseconds(result.provenance, "started_at")
@@ -165,9 +166,11 @@ class Tracker:
         if self._is_complete([run], result, trial_folder):
             self.delivered.add(result.id)
             return run_id
-        losses = loss_metrics(read_steps(trial_folder), started or run.info.start_time)
-        histories = self._histories(run, losses)
-        if contradicts(run, histories, result, losses, digest):
+        began = started or run.info.start_time
+        curves = loss_metrics(read_steps(trial_folder), began)
+        curves += update_metrics(read_updates(trial_folder), began)
+        histories = self._histories(run, curves)
+        if contradicts(run, histories, result, curves, digest):
             # Parameters and metrics cannot be taken back: what says something else has to go.
             self._runs.client.delete_run(run_id)
             self._run_ids.pop(result.id, None)
@@ -175,7 +178,7 @@ class Tracker:
             run, histories = self._runs.client.get_run(run_id), {}
         now = int(time.time() * 1000)
         ended = milliseconds(result.provenance, "finished_at") or now
-        metrics = missing_metrics(run, histories, result, losses, ended, now)
+        metrics = missing_metrics(run, histories, result, curves, ended, now)
         self._runs.log(run_id, metrics, tags=result_tags(result))
         corpus = str((result.spec.get("corpus") or {}).get("corpus") or "sample")
         self._runs.client.log_inputs(run_id, datasets=dataset_inputs(result, corpus))
@@ -345,11 +348,11 @@ class Tracker:
         self._runs.log(run_id, params=params)
         return run_id
 
-    def _histories(self, run: Run, losses: Iterable[Metric]) -> dict[str, list[Metric]]:
-        """What a run has logged so far of the loss curves."""
+    def _histories(self, run: Run, curves: Iterable[Metric]) -> dict[str, list[Metric]]:
+        """What a run has logged so far of the trial's curves."""
         return {
             key: self._runs.client.get_metric_history(run.info.run_id, key)
-            for key in sorted({metric.key for metric in losses} & run.data.metrics.keys())
+            for key in sorted({metric.key for metric in curves} & run.data.metrics.keys())
         }
 
     def _logged(self, run_id: str, key: str) -> dict[int, float]:

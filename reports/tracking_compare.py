@@ -8,36 +8,36 @@ from collections.abc import Mapping, Sequence
 from mlflow.entities import Metric, Run
 
 from reports.results import TrialResult
-from reports.tracking_records import RESULT_DIGEST, result_metrics, trial_params
+from reports.tracking_records import RESULT_DIGEST, UPDATES, result_metrics, trial_params
 
 _SAME = 1e-6
 """Relative difference below which two logged values are the same measurement."""
 
 Histories = Mapping[str, Sequence[Metric]]
-"""All values that a run has logged under each of the loss curves' keys."""
+"""All values that a run has logged under each of the curves' keys."""
 
 
 def contradicts(
-    run: Run, histories: Histories, result: TrialResult, losses: Sequence[Metric], digest: str
+    run: Run, histories: Histories, result: TrialResult, curves: Sequence[Metric], digest: str
 ) -> bool:
     """Whether a run holds another result, or values that the result does not have.
 
     Args:
         run: as the store has it.
-        histories: its loss curves.
+        histories: its curves.
         result: the truth.
-        losses: the truth's loss curves.
+        curves: the truth's: losses by step, rewards by update.
         digest: of the truth's file.
     """
     if run.data.tags.get(RESULT_DIGEST, digest) != digest:
         return True
     finals = result_metrics(result)
-    curves = {metric.key for metric in losses}
+    keys = {metric.key for metric in curves}
     for key, value in run.data.metrics.items():
-        if key in finals and key not in curves and not _same(value, finals[key]):
+        if key in finals and key not in keys and not _same(value, finals[key]):
             return True
     # Progress may have been reported at an epoch's end with the loss of the last logged step.
-    ours = {(metric.key, f"{metric.value:.6g}") for metric in losses}
+    ours = {(metric.key, f"{metric.value:.6g}") for metric in curves}
     return any(
         (key, f"{logged.value:.6g}") not in ours and not _same(logged.value, finals.get(key))
         for key, history in histories.items()
@@ -62,7 +62,7 @@ def missing_metrics(
     run: Run,
     histories: Histories,
     result: TrialResult,
-    losses: Sequence[Metric],
+    curves: Sequence[Metric],
     ended_ms: int,
     now_ms: int,
 ) -> list[Metric]:
@@ -70,17 +70,18 @@ def missing_metrics(
 
     Args:
         run: as the store has it.
-        histories: its loss curves.
+        histories: its curves.
         result: the truth.
-        losses: the truth's loss curves.
+        curves: the truth's: losses by step, rewards by update.
         ended_ms: when the trial ended, in milliseconds since 1970.
         now_ms: the present.
     """
     logged = {(key, metric.step) for key, history in histories.items() for metric in history}
-    missing = [metric for metric in losses if (metric.key, metric.step) not in logged]
-    last_step = max((metric.step for metric in losses), default=0)
-    last_value = {metric.key: metric.value for metric in losses}
-    latest = max([ended_ms, *(metric.timestamp + 1 for metric in losses)])
+    missing = [metric for metric in curves if (metric.key, metric.step) not in logged]
+    steps = (metric.step for metric in curves if not metric.key.startswith(UPDATES))
+    last_step = max(steps, default=0)
+    last_value = {metric.key: metric.value for metric in curves}
+    latest = max([ended_ms, *(metric.timestamp + 1 for metric in curves)])
     for key, value in result_metrics(result).items():
         if _same(value, last_value.get(key)) or _same(value, run.data.metrics.get(key)):
             continue

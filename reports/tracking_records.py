@@ -18,7 +18,7 @@ from corpora.privacy import gate_mark, guard, is_dropped, privacy_of
 from reports.fields import flatten_spec, shown_model
 from reports.json_files import Json
 from reports.results import TrialResult
-from reports.trial_files import Step, read_replies
+from reports.trial_files import Step, Update, read_replies
 from search_spaces.secrets import hide_secrets
 from search_spaces.spec import Privacy
 
@@ -26,6 +26,7 @@ LONGEST_KEY = 250
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
 _LONGEST_DIGEST = 36
+_LONGEST_TRAINING_S = 1e9
 
 TRIAL_ID = "trial_id"
 RESULT_DIGEST = "result_sha256"
@@ -38,6 +39,10 @@ LEFT_OUT = "replies_left_out"
 """Tag that counts replies which the gate has dropped."""
 
 REPLIES_FILE = "replies.json"
+
+UPDATES = "rl/"
+"""Begins the names of metrics whose steps are updates of reinforcement learning."""
+_PLAIN_COLUMN = re.compile(r"[a-z_]{1,100}")
 
 TABLES_TAG = "mlflow.loggedArtifacts"
 """Tag by which MLflow's pages show a JSON artifact as a table."""
@@ -112,7 +117,7 @@ def loss_metrics(steps: Iterable[Step], started_ms: int) -> list[Metric]:
     """
     metrics = []
     for step in steps:
-        at = started_ms + int(1000 * (step.seconds or 0.0))
+        at = _moment(started_ms, step.seconds)
         for key, value in (
             ("train/loss", step.train_loss),
             ("valid/loss", step.valid_loss),
@@ -122,6 +127,27 @@ def loss_metrics(steps: Iterable[Step], started_ms: int) -> list[Metric]:
             if value is not None:
                 metrics.append(Metric(key, value, at, step.step))
     return metrics
+
+
+def update_metrics(updates: Iterable[Update], started_ms: int) -> list[Metric]:
+    """What reinforcement learning measured, by update, as `rl/<column>`; of plain columns alone.
+
+    Args:
+        updates: the trial's `rl.csv`.
+        started_ms: when training began, in milliseconds since 1970.
+    """
+    return [
+        Metric(f"{UPDATES}{name}", value, _moment(started_ms, update.seconds), update.step)
+        for update in updates
+        for name, value in update.measured.items()
+        if _PLAIN_COLUMN.fullmatch(name)
+    ]
+
+
+def _moment(started_ms: int, seconds: float | None) -> int:
+    """The time after so many seconds of training, in milliseconds since 1970."""
+    # Anyone may have written the file: a moment that the store cannot hold is none.
+    return started_ms + int(1000 * min(max(seconds or 0.0, 0.0), _LONGEST_TRAINING_S))
 
 
 def result_metrics(result: TrialResult) -> dict[str, float]:

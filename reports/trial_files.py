@@ -1,14 +1,22 @@
-"""A trial's longer records: losses by step, and every reply with its scores."""
+"""A trial's longer records: losses by step, rewards by update, and every reply with its scores."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from trainers.rl_course import RL_FILE
+
+_MOST_STEPS = 1 << 53
+"""More is no count of steps, and more than MLflow's store can hold."""
+
+_LARGEST = 1e100
+"""Nothing that is measured is as large; figures overflow on sums of what is larger."""
 
 _MEASURED = ("train_loss", "valid_loss", "learning_rate", "grad_norm", "seconds")
 
@@ -24,6 +32,18 @@ class Step:
     grad_norm: float | None = None
     seconds: float | None = None
     """Since training began."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What was measured at one update of reinforcement learning."""
+
+    step: int
+    """Updates done."""
+    measured: Mapping[str, float]
+    """By column: `reward`, `kl`, and whatever else is a number at this update."""
+    seconds: float | None = None
+    """Since training began; absent where the log has no times."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +80,49 @@ def read_steps(trial_folder: Path) -> tuple[Step, ...]:
     was measured twice counts as it was the last time. Rows without a step number, such as the last
     row of a file cut short, are passed over.
     """
-    file = trial_folder / "train.csv"
-    if not file.exists():
-        return ()
     steps: dict[int, Step] = {}
-    with file.open(newline="", encoding="utf-8", errors="replace") as lines:
-        for row in csv.DictReader(lines):
-            number = _number(row.get("step"))
-            if number is None:
-                continue
-            measured = {name: _number(row.get(name)) for name in _MEASURED}
-            known: dict[str, Any] = {
-                name: value for name, value in measured.items() if value is not None
-            }
-            before = steps.get(int(number), Step(int(number)))
-            steps[int(number)] = replace(before, **known)
+    for number, row in _rows_by_step(trial_folder, "train.csv"):
+        known: dict[str, Any] = {name: row[name] for name in _MEASURED if name in row}
+        steps[number] = replace(steps.get(number, Step(number)), **known)
     return tuple(steps[number] for number in sorted(steps))
+
+
+def read_updates(trial_folder: Path) -> tuple[Update, ...]:
+    """Rewards and what belongs to them by update, in order; empty where there was no such training.
+
+    As in `read_steps`, what was measured twice counts as it was the last time, and rows without a
+    step number are passed over.
+    """
+    updates: dict[int, dict[str, float]] = {}
+    for number, row in _rows_by_step(trial_folder, RL_FILE):
+        updates.setdefault(number, {}).update(row)
+    return tuple(
+        Update(number, {k: v for k, v in row.items() if k != "seconds"}, row.get("seconds"))
+        for number, row in sorted(updates.items())
+    )
+
+
+def _rows_by_step(trial_folder: Path, name: str) -> Iterator[tuple[int, dict[str, float]]]:
+    """The step and the other numbers of each row, up to where the file is no CSV."""
+    file = trial_folder / name
+    if not file.is_file() or leads_out(file, trial_folder):
+        return
+    with file.open(newline="", encoding="utf-8", errors="replace") as lines:
+        rows = csv.DictReader(lines)
+        try:
+            for row in rows:
+                numbers = {
+                    column: number
+                    for column, cell in row.items()
+                    if isinstance(column, str)
+                    and (number := _number(cell)) is not None
+                    and abs(number) <= _LARGEST
+                }
+                step = numbers.pop("step", -1.0)
+                if 0 <= step < _MOST_STEPS:
+                    yield int(step), numbers
+        except csv.Error:
+            return
 
 
 def read_replies(trial_folder: Path) -> Iterator[ReplyRecord]:

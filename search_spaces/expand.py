@@ -13,7 +13,6 @@ from search_spaces.fields import PARTS, method_fields, trial_fields
 from search_spaces.space import MethodEntry, SearchSpace, Stage
 from search_spaces.spec import (
     BaseSettings,
-    ChatMglSettings,
     DeltaSettings,
     DialogueActSettings,
     RlSettings,
@@ -43,40 +42,58 @@ PEFT_READS = {
 """Settings of delta tuning that each of its kinds reads."""
 
 
-_RL_IGNORES = {
-    "ppo": {"num_generations"},
-    "rloo": {
-        "kl_target",
-        "kl_horizon",
-        "gamma",
-        "gae_lambda",
-        "value_clip_range",
-        "value_coef",
-        "value_model",
-        "whiten_rewards",
+_PPO_ALONE = {
+    "kl_target",
+    "kl_horizon",
+    "gamma",
+    "gae_lambda",
+    "value_clip_range",
+    "value_coef",
+    "value_model",
+    "whiten_rewards",
+}
+_REWARDS = {
+    "chatmgl": {
+        "preference_data",
+        "reward_model",
+        "reward_epochs",
+        "reward_learning_rate",
+        "reward_batch_size",
     },
-    "none": {f.name for f in dataclasses.fields(RlSettings)} - {"rl"},
+    "reader": {
+        "act_reward_weight",
+        "similarity_weight",
+        "similarity_model",
+        "bleu1_weight",
+        "rouge1_weight",
+        "rouge2_weight",
+        "rouge_l_weight",
+        "bertscore_weight",
+        "reward_shift",
+    },
 }
-"""Settings of reinforcement learning that each kind of it does not read."""
+"""Settings of the reward, by the method that has one."""
 
-_CHATMGL_REWARD = {
-    "preference_data",
-    "reward_model",
-    "reward_epochs",
-    "reward_learning_rate",
-    "reward_batch_size",
-}
-_READER_REWARD = {
-    "act_reward_weight",
-    "similarity_weight",
-    "similarity_model",
-    "bleu1_weight",
-    "rouge1_weight",
-    "rouge2_weight",
-    "rouge_l_weight",
-    "bertscore_weight",
-    "reward_shift",
-}
+
+def unread_by_rl(kind: str, settings: Mapping[str, Any]) -> set[str]:
+    """A method's settings that nothing reads with its kind of reinforcement learning.
+
+    Args:
+        kind: the method's; one without reinforcement learning has none.
+        settings: its own, by name.
+    """
+    if kind not in _REWARDS:
+        return set()
+    unread = {"similarity_model"} if not settings.get("similarity_weight", 1) else set()
+    match settings["rl"]:
+        case "none":
+            rl = {f.name for f in dataclasses.fields(RlSettings)} - {"rl"}
+            return rl | _REWARDS[kind]
+        case "rloo":
+            return unread | _PPO_ALONE
+        case _:
+            unread |= {"num_generations"}
+            return unread | ({"kl_horizon"} if settings["kl_target"] is None else set())
 
 
 def expand_stage(
@@ -216,13 +233,7 @@ def _ignored(spec: TrialSpec) -> frozenset[str]:
     if isinstance(spec.method, DialogueActSettings) and spec.method.tuning == "full":
         ignored |= {"rank", "alpha"}
     if isinstance(spec.method, RlSettings):
-        ignored |= _RL_IGNORES[spec.method.rl]
-        if spec.method.rl == "none":
-            ignored |= (
-                _CHATMGL_REWARD if isinstance(spec.method, ChatMglSettings) else _READER_REWARD
-            )
-        elif spec.method.rl == "ppo" and spec.method.kl_target is None:
-            ignored.add("kl_horizon")
+        ignored |= unread_by_rl(spec.method.kind, vars(spec.method))
     if spec.decoding.protocol == "chatmgl":
         ignored |= {"max_new_tokens", "length_penalty"}
     if spec.metrics.bertscore_model is None:

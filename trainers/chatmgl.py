@@ -58,7 +58,7 @@ def train_chatmgl(task: TrainingTask, settings: ChatMglSettings) -> TunedModel:
     if task.should_stop():
         raise StoppedError("training was asked to stop before it began")
     found = Findings()
-    questions = read_questions(data_file(settings.qa_data), found)
+    questions = read_questions(data_file(settings.qa_data, "qa_data"), found)
     pairs = split_questions(questions, task.spec.split.split_seed)
     tuned = _supervise(task, pairs)
     tuned = replace(tuned, notes=(*tuned.notes, *map(str, found.oddities)))
@@ -146,7 +146,7 @@ def _train_reward(task: TrainingTask, settings: ChatMglSettings) -> tuple[Reward
     if settings.reward_model is not None:
         source, _ = fetch_encoder(settings.reward_model, "reward_model")
     found = Findings()
-    preferences = read_preferences(data_file(settings.preference_data), found)
+    preferences = read_preferences(data_file(settings.preference_data, "preference_data"), found)
     how = RewardSettings(
         epochs=settings.reward_epochs,
         learning_rate=settings.reward_learning_rate,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces.errors import Problem, one_problem
 from trainers.checkpoint_files import newest_checkpoint
-from trainers.checkpoints import CheckpointClock, CheckpointSettings
+from trainers.checkpoints import CheckpointClock, CheckpointSettings, checkpoint_bytes
 from trainers.errors import ModelError, StoppedError, is_out_of_memory
 from trainers.loading import device_here
 from trainers.loss import free_memory
@@ -216,7 +216,7 @@ class _Attempt:
         rows = [{"prompt": list(prompts[number]), "number": number} for number in numbers]
         clock = CheckpointClock(
             checkpoints,
-            3 * sum(p.numel() * p.element_size() for p in trained.values()),
+            checkpoint_bytes(trained.values()),
             step=len(log.rows),
             epoch=len(log.rows) * groups / len(prompts),
             seconds=log.seconds,

@@ -189,8 +189,8 @@ def take_off_training(model: PreTrainedModel | PeftModel, use_cache: bool | None
 
     TRL and Accelerate put a fused head and autocasting over `forward`; a tuned model would be
     evaluated in another precision than the one that is loaded from its folder, and sft in another
-    than delta. The Trainer turns off `use_cache` in the configuration that is saved, and TRL tags
-    the model with its own name.
+    than delta. Accelerate would leave the model out the next time, TRL tags it with its own name, and
+    the Trainer turns off `use_cache` in the configuration that is saved.
 
     Args:
         model: that a Trainer had.
@@ -199,7 +199,7 @@ def take_off_training(model: PreTrainedModel | PeftModel, use_cache: bool | None
     outer: Any = model
     inner: Any = outer.get_base_model() if hasattr(outer, "peft_config") else outer
     for module in (outer, inner):
-        for name in ("forward", "_original_forward", "model_tags"):
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared", "model_tags"):
             vars(module).pop(name, None)
     inner.config.use_cache = use_cache
     model.eval()

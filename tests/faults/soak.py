@@ -25,37 +25,16 @@ import psutil
 from mlflow import MlflowClient
 
 from tests.faults.mlflow_server import Server, free_port
-from tests.flow.sweeps import command, results, write_corpus
+from tests.flow.sweeps import Grid, command, results, write_corpus, write_space
 from tests.tiny import make_tiny_folder
 from tests.unit.reports.tracked_runs import differences
 
-SPACE = """
-name: soak
-defaults:
-  model: {model}
-  max_length: 96
-  max_new_tokens: 8
-  learning_rate: 1.0e-3
-  epochs: {epochs}
-  max_train_pairs: 24
-  max_valid_pairs: 4
-  max_test_pairs: 6
-  bertscore_model: null
-stages:
-  - name: parameters
-    table: parameters
-    grid: {grid}
-    methods: [{{kind: sft}}]
-  - name: methods
-    table: methods
-    from: {{stage: parameters, best: valid/rouge1_beam1, mode: max}}
-    methods:
-      - {{kind: base}}
-      - {{kind: delta, peft_type: lora, rank: 2, dropout: 0.1}}
-      - {{kind: delta, peft_type: ia3}}
-      - {{kind: delta, peft_type: bitfit}}
-"""
-
+METHODS = (
+    {"kind": "base"},
+    {"kind": "delta", "peft_type": "lora", "rank": 2, "dropout": 0.1},
+    {"kind": "delta", "peft_type": "ia3"},
+    {"kind": "delta", "peft_type": "bitfit"},
+)
 KINDS = ("worker", "driver", "raylet", "mlflow")
 
 
@@ -247,13 +226,13 @@ def _children(pid: int, kind: str) -> list[psutil.Process]:
     return found
 
 
-def prepare(place: Path, seed: int, epochs: int, grid: str, model: Path | None = None) -> Soak:
+def prepare(place: Path, seed: int, epochs: int, grid: Grid, model: Path | None = None) -> Soak:
     """A folder with corpus, model and search space, and a server beside it."""
     place.mkdir(parents=True, exist_ok=True)
     write_corpus(place / "corpus.csv")
     model = model or make_tiny_folder("gpt2", place / "tiny-gpt2")
     (place / "server").mkdir()
-    (place / "soak.yaml").write_text(SPACE.format(model=model, epochs=epochs, grid=grid))
+    write_space(place / "soak.yaml", "soak", model, grid, METHODS, epochs=epochs)
     return Soak(place, Server(place / "server", free_port()), random.Random(seed))
 
 
@@ -278,7 +257,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=40)
     arguments = parser.parse_args()
-    grid = "{batch_size: [2, 4], loader: [v1, v2], learning_rate: [1.0e-3, 5.0e-4]}"
+    grid = {"batch_size": [2, 4], "loader": ["v1", "v2"], "learning_rate": [1e-3, 5e-4]}
     with tempfile.TemporaryDirectory(prefix="soak-") as place:
         one = prepare(Path(place), arguments.seed, arguments.epochs, grid)
         tally = soak(one, arguments.kills)

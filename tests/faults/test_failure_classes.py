@@ -13,29 +13,10 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.flow.sweeps import Finished, results, run, write_corpus
+from tests.flow.sweeps import Finished, results, run, write_corpus, write_space
 
 pytestmark = pytest.mark.timeout(280)
 
-SPACE = """
-name: faulty
-defaults:
-  model: {model}
-  max_length: 96
-  max_new_tokens: 8
-  batch_size: 4
-  epochs: 2
-  loader: v1
-  max_train_pairs: 24
-  max_valid_pairs: 4
-  max_test_pairs: 6
-  bertscore_model: null
-stages:
-  - name: parameters
-    table: parameters
-    grid: {{learning_rate: [{rates}]}}
-    methods: [{{kind: sft}}]
-"""
 SWEEP = ("sweep", "faulty.yaml", "--corpus", "corpus.csv", "--scale", "laptop", "--json")
 
 FAULTS = {
@@ -53,8 +34,9 @@ FAULTS = {
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Path:
     folder = tmp_path_factory.mktemp("faulty")
     write_corpus(folder / "corpus.csv")
-    rates = ", ".join(str(rate) for rate in (1e-3, *FAULTS))
-    (folder / "faulty.yaml").write_text(SPACE.format(model=tiny_gpt2, rates=rates))
+    grid = {"learning_rate": [1e-3, *FAULTS]}
+    file = folder / "faulty.yaml"
+    write_space(file, "faulty", tiny_gpt2, grid, loader="v1", batch_size=4, epochs=2)
     return folder
 
 

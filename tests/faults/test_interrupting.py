@@ -14,37 +14,18 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.flow.sweeps import command, results, run, write_corpus
+from tests.flow.sweeps import command, results, run, write_corpus, write_space
 
 pytestmark = pytest.mark.timeout(280)
-
-SPACE = """
-name: long
-defaults:
-  model: {model}
-  max_length: 96
-  max_new_tokens: 8
-  learning_rate: 1.0e-3
-  epochs: {epochs}
-  loader: v1
-  max_train_pairs: 24
-  max_valid_pairs: 4
-  max_test_pairs: 6
-  bertscore_model: null
-stages:
-  - name: parameters
-    table: parameters
-    grid: {{batch_size: [2, 4]}}
-    methods: [{{kind: sft}}]
-"""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Path:
     folder = tmp_path_factory.mktemp("long")
     write_corpus(folder / "corpus.csv")
-    (folder / "long.yaml").write_text(SPACE.format(model=tiny_gpt2, epochs=2000))
-    (folder / "short.yaml").write_text(SPACE.format(model=tiny_gpt2, epochs=30))
+    for file, epochs in (("long.yaml", 2000), ("short.yaml", 30)):
+        grid = {"batch_size": [2, 4]}
+        write_space(folder / file, "long", tiny_gpt2, grid, loader="v1", epochs=epochs)
     return folder
 
 

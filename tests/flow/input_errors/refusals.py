@@ -12,7 +12,7 @@ def sweep(line: CommandLine, *options: str, space: str = "grid.yaml") -> Finishe
 
 def check_refused(done: Finished, *says: str) -> None:
     """Exit code 2, one line a problem on standard error, nothing on standard output."""
-    assert done.code == 2, done.err
+    assert done.code == 2, done
     assert done.out == ""
     assert "Traceback" not in done.err
     assert done.err.strip()

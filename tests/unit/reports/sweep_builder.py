@@ -138,6 +138,15 @@ def write_steps(file: Path, offset: float, steps: int = 40) -> None:
                 rows.writerow([step, step / steps, "", valid, "", "", step * 2.5 + 1])
 
 
+def write_updates(file: Path, offset: float, updates: int = 50) -> None:
+    with file.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["step", "reward", "kl", "value_loss", "Odd", "x" * 300])
+        for step in range(1, updates + 1):
+            reward = offset + 0.5 * math.tanh(step / 20)
+            rows.writerow([step, reward, 0.2 * step, "" if step % 2 else 1 / step, 1.0, 2.0])
+
+
 def write_replies(file: Path, voice: str, pairs: int, loader: str) -> None:
     prompts = (
         "I have been feeling low since the move, and I cannot sleep.",

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from reports.results import FailedTrial, PendingTrial, ReportError, TrialResult, read_sweep
-from reports.trial_files import read_replies, read_steps
+from reports.trial_files import Update, read_replies, read_steps, read_updates
 from tests.unit.reports.sweep_builder import make_scores, make_spec, trial_id
 
 
@@ -107,6 +107,59 @@ def test_steps_survive_a_cut_line_and_a_repeated_step(tmp_path: Path) -> None:
     assert (second.step, second.train_loss, second.valid_loss) == (2, 2.4, 2.8)
     assert (second.grad_norm, second.seconds) == (1.0, 4.0)
     assert read_steps(tmp_path / "none") == ()
+
+
+UPDATES = "step,reward,kl,Odd name,seconds\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ("", ()),
+        ("2,0.5,1,3,9\n1,-1e-1,0,,\n", ((1, -0.1, 0.0, None, None), (2, 0.5, 1.0, 3.0, 9.0))),
+        ("1,0.5,2,,1\n1,0.25\n", ((1, 0.25, 2.0, None, 1.0),)),
+        ("1,0.5,1,,1\n2,0.7", ((1, 0.5, 1.0, None, 1.0), (2, 0.7, None, None, None))),
+        (
+            "1,nan,inf,,\n2,0.5,x,=1+1,-\n",
+            (
+                (
+                    1,
+                    None,
+                )
+                + 3 * (None,),
+                (2, 0.5) + 3 * (None,),
+            ),
+        ),
+        (",0.5\nx,0.5\n-1,0.5\n1e300,0.5\nnan,0.5\n", ()),
+        ("1,1e200,-1e308,1e99,\n", ((1, None, None, 1e99, None),)),
+        ("1,0.5,1,2,3,4,5,6\n", ((1, 0.5, 1.0, 2.0, 3.0),)),
+        ("1,0.5\n2," + "9" * 200_000 + "\n3,0.5\n", ((1, 0.5, None, None, None),)),
+        ("1,0.5\n\x00\xff\n2,0.7\n", ((1, 0.5, *3 * (None,)), (2, 0.7, *3 * (None,)))),
+    ],
+)
+def test_updates(
+    tmp_path: Path, rows: str, expected: tuple[tuple[int | float | None, ...], ...]
+) -> None:
+    (tmp_path / "rl.csv").write_bytes((UPDATES + rows).encode("latin-1"))
+    updates = []
+    for step, *values, seconds in expected:
+        named = zip(("reward", "kl", "Odd name"), values, strict=True)
+        measured = {name: value for name, value in named if value is not None}
+        updates.append(Update(int(step or 0), measured, seconds))
+    assert read_updates(tmp_path) == tuple(updates)
+
+
+@pytest.mark.parametrize("name", ["rl.csv", "train.csv"])
+def test_logs_elsewhere_are_not_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "trial").mkdir()
+    (tmp_path / name).write_text("step,reward,train_loss\n1,0.5,0.5\n")
+    read = {"rl.csv": read_updates, "train.csv": read_steps}[name]
+    assert len(read(tmp_path)) == 1
+    (tmp_path / "trial" / name).symlink_to(tmp_path / name)
+    assert read(tmp_path / "trial") == ()
+    (tmp_path / "trial" / name).unlink()
+    (tmp_path / "trial" / name).mkdir()
+    assert read(tmp_path / "trial") == ()
 
 
 def test_replies_survive_a_cut_line(tmp_path: Path) -> None:

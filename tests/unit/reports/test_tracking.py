@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import pickle
 import shutil
@@ -15,7 +16,7 @@ from reports.tracking import Tracker
 from reports.tracking_records import safe_key, shortened, trial_params
 from reports.tracking_store import TrackingError, TrackingStore, mask_credentials, tracking_store
 from reports.write import write_report
-from tests.unit.reports.sweep_builder import make_scores, make_spec, trial_id
+from tests.unit.reports.sweep_builder import make_scores, make_spec, trial_id, write_updates
 from tests.unit.reports.tracked_runs import keep_few, result_of, run_of, runs_of
 
 DONE = 3
@@ -112,6 +113,43 @@ def test_a_trial_that_was_watched_ends_with_the_same_run(
     assert "GPU _" in run.data.metrics
     assert tracker.finish_trial(result, own_grid / "trials" / result.id) == run_id
     assert len(client.get_metric_history(run_id, "train/loss")) == 41
+
+
+def test_rewards_by_update_are_curves_of_their_own(
+    own_grid: Path, tracker: Tracker, client: MlflowClient
+) -> None:
+    result, folder = result_of(own_grid, 1), own_grid / "trials" / trial_id(1)
+    write_updates(folder / "rl.csv", 0.1)
+    run_id = tracker.finish_trial(result, folder)
+    run = run_of(client, 1)
+    logged = {key for key in run.data.metrics if key.startswith("rl/")}
+    assert logged == {"rl/reward", "rl/kl", "rl/value_loss"}
+    kl = client.get_metric_history(run_id, "rl/kl")
+    assert [(m.step, m.value) for m in kl] == [(n, pytest.approx(0.2 * n)) for n in range(1, 51)]
+    assert {m.timestamp for m in kl} == {run.info.start_time}
+    assert [m.step for m in client.get_metric_history(run_id, "rl/value_loss")] == [
+        *range(2, 51, 2)
+    ]
+    # Updates are no optimiser steps of the losses: the result's own loss stands at theirs.
+    assert max(m.step for m in client.get_metric_history(run_id, "train/loss")) == 40
+    assert tracker.finish_trial(result, folder) == run_id
+    client.delete_tag(run_id, "result_sha256")  # As where a driver was killed before the end.
+    again = Tracker(tracker.store, "paper_grid")
+    assert again.finish_trial(result, folder) == run_id
+    assert len(client.get_metric_history(run_id, "rl/kl")) == 50
+    client.delete_tag(run_id, "result_sha256")
+    write_updates(folder / "rl.csv", 0.3)
+    assert again.finish_trial(result, folder) != run_id, "what is logged cannot be taken back"
+    assert run_of(client, 1).data.metrics["rl/reward"] == pytest.approx(0.3 + 0.5 * math.tanh(2.5))
+
+
+def test_times_that_no_store_holds(own_grid: Path, tracker: Tracker, client: MlflowClient) -> None:
+    result, folder = result_of(own_grid, 1), own_grid / "trials" / trial_id(1)
+    (folder / "rl.csv").write_text("step,reward,seconds\n1,0.5,2.5\n2,0.5,1e99\n3,0.5,-1e99\n")
+    run_id = tracker.finish_trial(result, folder)
+    began = run_of(client, 1).info.start_time
+    times = [m.timestamp - began for m in client.get_metric_history(run_id, "rl/reward")]
+    assert sorted(times) == [0, 2500, 10**12]
 
 
 def test_a_finish_that_was_cut_short_is_completed_without_doubles(

@@ -26,6 +26,7 @@ from trainers.rloo_trainer import ResumableRlooTrainer
 
 ROOT = Path(__file__).parents[3]
 EVERY_STEP = CheckpointSettings(1, "steps")
+LAZY = CheckpointSettings(100, "steps")
 LOOP = LoopSettings(steps=4, batch_size=4, max_new_tokens=6, learning_rate=1e-3)
 SETTINGS = RlooSettings(iterations=2, mini_batch_size=2)
 """4 optimiser steps an update."""
@@ -71,6 +72,35 @@ def run(
 
 def vector(model: PreTrainedModel) -> torch.Tensor:
     return torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path
+) -> tuple[torch.Tensor, RlCourse, str]:
+    """Weights, course and log of a loop that nothing stopped, and that never saved meanwhile."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    model, course = run(tiny_gpt2, workdir, checkpoints=LAZY)
+    return vector(model), course, (workdir / RL_FILE).read_text()
+
+
+def expect_undisturbed(
+    model: PreTrainedModel,
+    course: RlCourse,
+    workdir: Path,
+    undisturbed: tuple[torch.Tensor, RlCourse, str],
+) -> None:
+    weights, whole, log = undisturbed
+    assert torch.equal(vector(model), weights)
+    assert replace(course, seconds=0) == replace(whole, seconds=0)
+    assert course.seconds > 0
+    assert (workdir / RL_FILE).read_text() == log
+    assert len(log.splitlines()) == 1 + LOOP.steps
+    assert left(workdir) == {RL_FILE, "checkpoint-16"}
+
+
+def left(workdir: Path) -> set[str]:
+    return {entry.name for entry in workdir.iterdir()}
 
 
 def stop_when_asked(count: int) -> Callable[[], bool]:
@@ -146,7 +176,7 @@ def test_advantages_by_hand(
             reply = output["completion_ids"][place][
                 output["completion_mask"][place].bool()
             ].tolist()
-            text = tokenizer.decode(reply, skip_special_tokens=True).strip()
+            text = str(tokenizer.decode(reply, skip_special_tokens=True)).strip()
             assert prompt == prompts[row["number"]] == row["prompt"]
             asked, heard, reward = told[number * 8 + place]
             assert (asked, heard) == (row["number"], text)
@@ -159,14 +189,14 @@ def test_advantages_by_hand(
             for place, own in enumerate(penalised)
         ]
         assert output["advantages"].tolist() == pytest.approx(by_hand, abs=1e-3)
-        row = course.rows[number]
-        assert row["kl"] == pytest.approx(sum(ratios) / 8, abs=1e-4)
-        assert row["reward"] == pytest.approx(number * 8 + 3.5)
-        assert row["tokens"] == pytest.approx(
-            float(output["completion_mask"].sum(1).mean(dtype=float))
+        logged = course.rows[number]
+        assert logged["kl"] == pytest.approx(sum(ratios) / 8, abs=1e-4)
+        assert logged["reward"] == pytest.approx(number * 8 + 3.5)
+        assert logged["tokens"] == pytest.approx(
+            float(output["completion_mask"].sum(1).float().mean())
         )
         replies = [reply for _, reply, _ in told[number * 8 : number * 8 + 8]]
-        assert row["distinct"] == len(set(replies)) / 8
+        assert logged["distinct"] == len(set(replies)) / 8
     assert course.rows[0]["kl"] == pytest.approx(0.0, abs=1e-5)
     assert abs(course.rows[-1]["kl"]) > 1e-2
 
@@ -180,18 +210,18 @@ def test_sampling_is_from_the_model(
         model.generation_config.update(top_k=3, repetition_penalty=1.9, min_new_tokens=4)
         model.generation_config.eos_token_id = [int(model.config.eos_token_id), 5]
 
-    loop = replace(LOOP, steps=1, batch_size=3000, max_new_tokens=1)
-    settings = replace(SETTINGS, mini_batch_size=3000, num_generations=3000, iterations=1)
+    loop = replace(LOOP, steps=1, batch_size=1500, max_new_tokens=1)
+    settings = replace(SETTINGS, mini_batch_size=1500, num_generations=1500, iterations=1)
     model, _ = run(tiny_gpt2, tmp_path, loop=loop, settings=settings, prepare=restrict)
     assert model.generation_config.top_k == 3
     assert model.generation_config.eos_token_id == [int(model.config.eos_token_id), 5]
-    untouched, tokenizer = load_model(tiny_gpt2)
+    untouched, _ = load_model(tiny_gpt2)
     prompt = sampled[0].rows[0]["prompt"]
     with torch.no_grad():
         chances = untouched(input_ids=torch.tensor([prompt])).logits[0, -1].softmax(-1)
     counts = torch.bincount(sampled[0].output["completion_ids"][:, 0], minlength=len(chances))
-    usual = chances > 10 / 3000
-    statistic = ((counts - 3000 * chances) ** 2 / (3000 * chances))[usual].sum()
+    usual = chances > 10 / 1500
+    statistic = ((counts - 1500 * chances) ** 2 / (1500 * chances))[usual].sum()
     degrees = int(usual.sum())
     assert degrees >= 5
     assert statistic < degrees + 4 * math.sqrt(2 * degrees)
@@ -202,11 +232,12 @@ def test_dropout_is_off(family: str, request: pytest.FixtureRequest, tmp_path: P
     """The policy's ratio to itself is 1, so that the first loss is the mean of the advantages: 0."""
 
     def drop(model: PreTrainedModel) -> None:
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.5
-            if hasattr(module, "attention_dropout"):
-                module.attention_dropout = 0.5
+        layers: list[Any] = list(model.modules())
+        for layer in layers:
+            if isinstance(layer, torch.nn.Dropout):
+                layer.p = 0.5
+            if hasattr(layer, "attention_dropout"):
+                layer.attention_dropout = 0.5
 
     settings = replace(SETTINGS, iterations=1, mini_batch_size=4)
     source = request.getfixturevalue(f"tiny_{family}")
@@ -217,30 +248,19 @@ def test_dropout_is_off(family: str, request: pytest.FixtureRequest, tmp_path: P
 
 
 @pytest.mark.parametrize("stop_before", [2, 3, 4])
-def test_resuming(tiny_gpt2: Path, tmp_path: Path, stop_before: int) -> None:
+def test_resuming(
+    tiny_gpt2: Path,
+    tmp_path: Path,
+    undisturbed: tuple[torch.Tensor, RlCourse, str],
+    stop_before: int,
+) -> None:
     """Stopped between updates and continued: the bits and the log of an undisturbed loop."""
-    undisturbed, course = run(tiny_gpt2, tmp_path / "a")
-    lazy = CheckpointSettings(100, "steps")
     with pytest.raises(StoppedError):
-        run(
-            tiny_gpt2,
-            tmp_path / "b",
-            checkpoints=lazy,
-            should_stop=stop_when_asked(stop_before),
-        )
-    assert left(tmp_path / "b") == {RL_FILE, f"checkpoint-{4 * (stop_before - 1)}"}
+        run(tiny_gpt2, tmp_path, checkpoints=LAZY, should_stop=stop_when_asked(stop_before))
+    assert left(tmp_path) == {RL_FILE, f"checkpoint-{4 * (stop_before - 1)}"}
     torch.rand(3)  # A new process has other random states.
-    again, resumed = run(tiny_gpt2, tmp_path / "b", checkpoints=lazy)
-    assert torch.equal(vector(undisturbed), vector(again))
-    assert course.seconds > 0
-    assert replace(course, seconds=0) == replace(resumed, seconds=0)
-    logs = [(tmp_path / name / RL_FILE).read_text() for name in "ab"]
-    assert logs[0] == logs[1]
-    assert len(logs[0].splitlines()) == 1 + LOOP.steps
-
-
-def left(workdir: Path) -> set[str]:
-    return {entry.name for entry in workdir.iterdir()}
+    again, resumed = run(tiny_gpt2, tmp_path)
+    expect_undisturbed(again, resumed, tmp_path, undisturbed)
 
 
 def test_stopped_before_it_begins(tiny_gpt2: Path, tmp_path: Path) -> None:
@@ -249,70 +269,46 @@ def test_stopped_before_it_begins(tiny_gpt2: Path, tmp_path: Path) -> None:
     assert left(tmp_path / "loop") == set()
 
 
-def train_until_killed(source: Path, workdir: Path, where: str, count: int) -> None:
-    """End this process by SIGKILL, in the middle of an update or of a save."""
-    from trainers import checkpoint_files
+def train_until_killed(source: Path, workdir: Path, count: int) -> None:
+    """End this process by SIGKILL at an optimiser step."""
+    step, steps = torch.optim.AdamW.step, []
 
-    calls = 0
-
-    def die() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == count:
+    def step_or_die(self: Any, *args: Any, **kwargs: Any) -> Any:
+        steps.append(1)
+        if len(steps) == count:
             os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *args, **kwargs)
 
-    if where == "saving":
-        describe = checkpoint_files.describe_files
-
-        def describe_or_die(folder: Path) -> Any:
-            die()
-            return describe(folder)
-
-        checkpoint_files.describe_files = describe_or_die
-    else:
-        step = torch.optim.AdamW.step
-
-        def step_or_die(self: Any, *args: Any, **kwargs: Any) -> Any:
-            die()
-            return step(self, *args, **kwargs)
-
-        torch.optim.AdamW.step = step_or_die  # type: ignore[method-assign]
+    torch.optim.AdamW.step = step_or_die  # type: ignore[method-assign]
     run(source, workdir)
 
 
-@pytest.mark.parametrize(
-    ("where", "count", "leaves"),
-    [
-        ("stepping", 7, {"checkpoint-4", "trainer"}),
-        ("saving", 3, {"checkpoint-8", ".aside-checkpoint-12", "trainer"}),
-    ],
-)
-def test_killed(tiny_gpt2: Path, tmp_path: Path, where: str, count: int, leaves: set[str]) -> None:
-    """SIGKILL, within an update and with a checkpoint half written."""
-    workdir = tmp_path / "b"
+def test_killed(
+    tiny_gpt2: Path, tmp_path: Path, undisturbed: tuple[torch.Tensor, RlCourse, str]
+) -> None:
+    """SIGKILL in the middle of an update, whose replies are then sampled again."""
+    workdir = tmp_path / "loop"
     program = (
         "import sys, pathlib, torch; from tests.unit.trainers.test_rloo import train_until_killed; "
         f"torch.set_num_threads({torch.get_num_threads()}); "
-        "train_until_killed(*map(pathlib.Path, sys.argv[1:3]), sys.argv[3], int(sys.argv[4]))"
+        "train_until_killed(*map(pathlib.Path, sys.argv[1:3]), 11)"
     )
     killed = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, tiny_gpt2, workdir, where, str(count)],
+        [sys.executable, "-W", "ignore", "-c", program, tiny_gpt2, workdir],
         cwd=ROOT,
         capture_output=True,
         check=False,
     )
     assert killed.returncode == -9, killed.stderr.decode()
-    assert left(workdir) == {RL_FILE, *leaves}
-    undisturbed, course = run(tiny_gpt2, tmp_path / "a")
+    assert left(workdir) == {RL_FILE, "checkpoint-8", "trainer"}
     again, resumed = run(tiny_gpt2, workdir)
-    assert torch.equal(vector(undisturbed), vector(again))
-    assert replace(course, seconds=0) == replace(resumed, seconds=0)
-    assert left(workdir) == left(tmp_path / "a") == {RL_FILE, "checkpoint-16"}
+    expect_undisturbed(again, resumed, workdir, undisturbed)
 
 
 def test_a_finished_loop_is_taken_as_it_is(tiny_gpt2: Path, tmp_path: Path) -> None:
     """Until the caller has saved the policy, its last checkpoint gives it again."""
     model, course = run(tiny_gpt2, tmp_path)
+    assert left(tmp_path) == {RL_FILE, "checkpoint-16"}
 
     def unexpected(prompts: Sequence[int], replies: Sequence[str]) -> list[float]:
         pytest.fail("sampled again")
