@@ -115,6 +115,19 @@ def test_labels_tell_variants_of_a_method_apart(method: dict[str, str], label: s
     assert method_label({"method": method}) == label
 
 
+def test_the_loop_of_a_method_is_a_label_and_no_column(builder) -> None:
+    made = builder()
+    made.stage("methods", "methods")
+    for number, rl in enumerate(("none", "ppo"), start=1):
+        spec = make_spec(method={"kind": "reader", "rl": rl, "act_loss_weight": 1.0})
+        made.done(trial_id(number), f"reader{number}", spec, make_scores(9.0))
+    table = evaluation_table(read_sweep(made.finish()))
+    assert table is not None
+    named = [row.labels[0] for row in table.rows if row.kind == "trial"]
+    assert named == ["reader (no RL)", "reader (ppo)"]
+    assert "Rl" not in table.labels
+
+
 def test_acts_are_a_label_and_a_note_and_no_column(builder) -> None:
     made = builder()
     made.stage("methods", "methods")
