@@ -46,7 +46,7 @@ _TEST_SET = ("split", "corpus", "metrics")
 """Parts of a specification that a floor has too."""
 
 _TITLES = {STUDY_NAME: "In the paper"}
-_NEVER_COLUMNS = ("seed", "method", "peft_type", "acts", "tuning", "protocol")
+_NEVER_COLUMNS = ("seed", "method", "peft_type", "acts", "tuning", "rl", "protocol")
 """Fields that a varying column is never made of: averaged over, or said by another label."""
 
 _COSTS = (

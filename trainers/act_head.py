@@ -205,5 +205,6 @@ def act_scores(
     # Padded on the right: what is read does not look there.
     mask_bt = (torch.arange(longest, device=device)[None] <= last_b[:, None]).long()
     states_bth = inner(input_ids=ids_bt, attention_mask=mask_bt, use_cache=False).last_hidden_state
-    scores: torch.Tensor = head(states_bth[torch.arange(len(texts)), last_b].float())
+    rows_b = torch.arange(len(texts), device=device)
+    scores: torch.Tensor = head(states_bth[rows_b, last_b].float())
     return scores

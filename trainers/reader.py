@@ -23,7 +23,7 @@ from trainers.loading import load_model
 from trainers.loss import mean_token_loss
 from trainers.phases import hold_phase
 from trainers.ppo_loop import Score
-from trainers.progress import EpochReport, write_steps
+from trainers.progress import EpochReport, OnEpoch, write_steps
 from trainers.reader_reward import ActJudge, make_reward, reward_fingerprints
 from trainers.reinforce import Start, reinforce
 from trainers.saving import generation_settings, save_model
@@ -91,13 +91,24 @@ def _tune_jointly(
     spec = supervised_spec(task.spec, settings)
     identity = training_identity(spec, task.source, task.pairs)
     with hold_phase(task, "joint", identity, spec.training.batch_size) as folder:
+        on_epoch = task.on_epoch if settings.rl == "none" else _untold_of_the_last(task.on_epoch)
         tuned = tune(
-            replace(task, spec=spec, workdir=folder),
+            replace(task, spec=spec, workdir=folder, on_epoch=on_epoch),
             lambda: _build(spec, task.source, acts),
             _load_with_head,
         )
     write_steps(task.workdir / "train.csv", tuned.rows)
     return tuned, detach_head(tuned.model).requires_grad_(False).eval()
+
+
+def _untold_of_the_last(on_epoch: OnEpoch) -> OnEpoch:
+    """Told of every epoch but the last, whose validation loss is not yet the trial's."""
+
+    def tell(report: EpochReport) -> None:
+        if report.step < report.total_steps:
+            on_epoch(report)
+
+    return tell
 
 
 def _build(

@@ -22,12 +22,15 @@ from search_spaces.spec import (
     Method,
     MethodSettings,
     PeftType,
+    ReaderSettings,
     SftSettings,
     TrialSpec,
 )
 from tests.tiny import tiny_pairs, tiny_spec
-from trainers import tune
+from trainers import reinforce, tune
+from trainers.act_head import ActHead
 from trainers.course import Course
+from trainers.encoder_files import BUNDLED_ENCODER
 from trainers.encoding import encode_prompt
 from trainers.loading import load_model
 from trainers.progress import EpochReport
@@ -41,13 +44,19 @@ METHODS: dict[str, Method] = {
     **{peft_type: DeltaSettings(peft_type=peft_type) for peft_type in get_args(PeftType)},
     "acts": DialogueActSettings(),
     "acts-lora": DialogueActSettings(tuning="lora"),
+    "reader": ReaderSettings(rl="none"),
+    "reader-ppo": ReaderSettings(
+        similarity_model=BUNDLED_ENCODER, rl_max_new_tokens=6, rl_batch_size=3, rl_iterations=1
+    ),
 }
-WHOLE_MODELS = ("base", "sft", "bitfit", "acts")
+WHOLE_MODELS = ("base", "sft", "bitfit", "acts", "reader", "reader-ppo")
 """Methods whose result is a whole model; the others' is an adapter."""
 BOTTLENECKS = ("houlsby", "parallel")
 """Methods whose adapter is in files of our own; its card loads it."""
 WITH_ACTS = ("acts", "acts-lora")
 """Methods whose replies begin with an act token: those of two acts, and the one for unknown acts."""
+WITH_HEAD = ("reader", "reader-ppo")
+"""Methods with a head for two acts, which stands beside the model."""
 ACTS = ("question", "reflection", "unknown")
 ADDING = ("lora", "prefix", "prompt", "p-tuning", "ia3", "ln-tuning", "acts-lora", *BOTTLENECKS)
 """Methods that add parameters; the others train those that are there."""
@@ -74,6 +83,8 @@ TRAINABLE = {
     ("ia3", "llama"): 2 * (16 + 16 + 2 * 32),
     ("ln-tuning", "gpt2"): (2 * 2 + 1) * 2 * 32,
     ("ln-tuning", "llama"): (2 * 2 + 1) * 32,
+    **{(name, "gpt2"): 42_368 + 2 * 32 + 2 for name in ("reader", "reader-ppo")},
+    **{(name, "llama"): 44_192 + 2 * 32 + 2 for name in ("reader", "reader-ppo")},
     **{
         (name, family): 2 * adapters * (2 * 32 * 64 + 64 + 32)
         for name, adapters in (("houlsby", 2), ("parallel", 1))
@@ -153,7 +164,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_every_method_is_covered() -> None:
-    assert len(METHODS) == 13
+    assert len(METHODS) == 15
     assert {name for name, _ in TRAINABLE} == set(METHODS)
     kinds = {type(settings) for settings in METHODS.values()}
     assert kinds == set(get_args(get_args(MethodSettings)[0]))
@@ -165,6 +176,9 @@ def test_what_is_trained_changes_and_nothing_else(trained: Trained) -> None:
             name: p.detach() for name, p in load_model(trained.source)[0].named_parameters()
         }
     after = dict(trained.result.model.named_parameters())
+    if trained.name in WITH_HEAD:
+        assert isinstance(trained.result.acts, ActHead)
+        after |= {f"act_head.{n}": p for n, p in trained.result.acts.named_parameters()}
     assert after.keys() == trained.before.keys()
     changed = {n for n, p in after.items() if not torch.equal(p, trained.before[n])}
     assert changed == trained.open
@@ -192,6 +206,8 @@ def test_parameters_are_counted(trained: Trained, request: pytest.FixtureRequest
     expected, whole = TRAINABLE[name, family], TRAINABLE["sft", family]
     if name in WITH_ACTS:
         whole = TRAINABLE["acts", family]
+    if name in WITH_HEAD:
+        whole = TRAINABLE["reader", family]
     assert trained.result.trainable_parameters == expected
     assert trained.result.total_parameters == whole + (expected if name in ADDING else 0)
 
@@ -274,10 +290,11 @@ def test_it_is_not_trained_again(trained: Trained, tmp_path: Path) -> None:
     told: list[EpochReport] = []
     with pytest.MonkeyPatch.context() as watching:
         watching.setattr(tune, "train_supervised", lambda *_: pytest.fail("trained again"))
+        watching.setattr(reinforce, "train_ppo", lambda *_, **__: pytest.fail("trained again"))
         again = train(trained.spec, trained.source, PAIRS, workdir, told.append)
     first = trained.result
     assert told == [trained.told[-1]]
-    assert (again.digest, again.seconds, again.notes) == (first.digest, first.seconds, ())
+    assert (again.digest, again.seconds, again.notes) == (first.digest, first.seconds, first.notes)
     assert again.digest.startswith("sha256:")
     assert again.seconds_per_step == first.seconds_per_step
     assert (again.train_loss, again.valid_loss) == (first.train_loss, first.valid_loss)
@@ -302,8 +319,10 @@ def test_its_card_shows_how(trained: Trained, capsys: pytest.CaptureFixture[str]
         assert trained.result.folder == trained.source
         assert [file.name for file in trained.workdir.iterdir()] == ["train.csv"]
         return
-    trained.run_card()
+    names = trained.run_card()
     spec = trained.spec
     asked = Pair("s:1", "s", "I cannot sleep.", "Since when?")
     (reply,) = generate(trained.result, [asked], spec.decoding, (1,), spec.training.max_length, 0)
     assert capsys.readouterr().out == reply.reply + "\n"
+    if trained.name in WITH_HEAD:
+        assert names["act"] == reply.predicted_act

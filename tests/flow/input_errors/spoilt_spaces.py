@@ -243,6 +243,15 @@ SPOILT = (
         ),
     ),
     Spoilt(
+        "reward by a BERTScore that is left out",
+        "methods: [{kind: sft}]",
+        "methods: [{kind: reader, similarity_weight: 0, bertscore_weight: 1}]",
+        (
+            "tiny: stage first: `bertscore_model` must be set where `bertscore_weight` is not 0",
+            "got bertscore_weight=1.0; did you mean bertscore_weight=0?",
+        ),
+    ),
+    Spoilt(
         "text longer than the model's positions",
         "max_length: 96",
         "max_length: 513",

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
+from corpora.act_labels import learns_acts
 from corpora.acts import ACTS, act_labels, canonical_act
+from search_spaces.spec import (
+    DialogueActSettings,
+    Method,
+    ReaderSettings,
+    SftSettings,
+    TrialSpec,
+)
 
 
 def test_there_are_twelve() -> None:
@@ -48,3 +56,17 @@ def test_spellings(cell: str, act: str | None) -> None:
 def test_labels_are_told_apart() -> None:
     assert act_labels(" ID ,op/gc") == ("id", "op", "gc")
     assert act_labels("a ck") == ("ack",)
+
+
+def test_which_methods_learn_acts() -> None:
+    methods: dict[Method, bool] = {
+        DialogueActSettings(): True,
+        DialogueActSettings(acts="gold"): True,
+        DialogueActSettings(acts="none"): False,
+        ReaderSettings(): True,
+        ReaderSettings(rl="none"): True,
+        SftSettings(): False,
+    }
+    assert {
+        method: learns_acts(TrialSpec(model="m", method=method)) for method in methods
+    } == methods

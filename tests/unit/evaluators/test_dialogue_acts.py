@@ -18,7 +18,13 @@ from evaluators.dialogue_acts import ActScores, predict_acts, score_acts
 from evaluators.evaluate import evaluate
 from evaluators.replies import Reply
 from evaluators.score import StreamingScorer
-from search_spaces.spec import DialogueActSettings, MetricsSpec, SftSettings, TrialSpec
+from search_spaces.spec import (
+    DialogueActSettings,
+    MetricsSpec,
+    ReaderSettings,
+    SftSettings,
+    TrialSpec,
+)
 from tests.tiny import tiny_pairs, tiny_spec
 from trainers.act_tokens import ActTokens
 from trainers.select import train
@@ -140,6 +146,27 @@ def test_results_name_the_scores_and_lines_the_act(
     evaluation.write_replies(tmp_path / "replies.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "replies.jsonl").read_text().splitlines()]
     assert {line["predicted_act"] for line in lines} <= {"question", "reflection", "unknown"}
+
+
+def test_predictions_of_a_head_are_scored_and_stand_in_no_prompt(
+    tiny_gpt2: Path, tmp_path: Path, spec: TrialSpec
+) -> None:
+    spec = replace(
+        spec, method=ReaderSettings(rl="none"), metrics=MetricsSpec(bertscore_model=None)
+    )
+    tuned = train(spec, tiny_gpt2, PAIRS, tmp_path, lambda _: None)
+    found = answers(tuned, PAIRS.train, spec, 1)
+    known = [(r.predicted_act, p.act) for r, p in zip(found, PAIRS.train, strict=True) if p.act]
+    assert sum(guess == true for guess, true in known) == len(known) == 4
+    with closing(StreamingScorer(spec.metrics)) as scorer:
+        evaluation = evaluate(tuned, PAIRS, spec, scorer)
+    assert {"test/act_accuracy", "test/act_macro_f1", "valid/act_accuracy"} <= set(
+        evaluation.scores
+    )
+    assert evaluation.checks["unknown_acts"] == 1
+    replies, _ = evaluation.parts["test"]
+    assert {reply.predicted_act for reply in replies} <= {"question", "reflection"}
+    assert all(str(reply.model_input).endswith("Therapist:") for reply in replies)
 
 
 def test_replies_are_taken_again_where_the_act_is_the_same(

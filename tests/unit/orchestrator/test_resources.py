@@ -24,9 +24,11 @@ from orchestrator.resources import (
 from search_spaces.errors import InputError
 from search_spaces.spec import (
     BaseSettings,
+    ChatMglSettings,
     DecodingSpec,
     DeltaSettings,
     PeftType,
+    ReaderSettings,
     SftSettings,
     TrialSpec,
 )
@@ -123,6 +125,25 @@ def test_needs_grow_with_what_takes_memory() -> None:
     wide = dataclasses.replace(little, decoding=DecodingSpec(beams=(1, 8), eval_batch_size=64))
     assert estimate_memory_gib(wide, LARGE, True) > estimate_memory_gib(little, LARGE, True)
     assert estimate_memory_gib(wide, LARGE, False) < estimate_memory_gib(wide, LARGE, True)
+
+
+def test_every_copy_of_the_model_in_reinforcement_learning_is_counted() -> None:
+    little = dataclasses.replace(
+        spec(batch_size=4, max_length=512), decoding=DecodingSpec(beams=(1,), eval_batch_size=1)
+    )
+
+    def need(kind: type[ChatMglSettings | ReaderSettings], **own: Any) -> float:
+        method = kind(**{"rl_mini_batch_size": 4, "value_model": "shared", **own})
+        return estimate_memory_gib(dataclasses.replace(little, method=method), LARGE, True)
+
+    alone = need(ReaderSettings, rl="none")
+    assert alone == need(ChatMglSettings, rl="none")
+    # The frozen reference; reader's frozen judge; the values' backbone, its gradients and moments.
+    copy = 1.25 * 4 * LARGE.parameters / 2**30
+    assert need(ChatMglSettings) == pytest.approx(alone + copy)
+    assert need(ReaderSettings) == pytest.approx(alone + 2 * copy)
+    assert need(ReaderSettings, rl="rloo", value_model="own") == need(ReaderSettings)
+    assert need(ReaderSettings, value_model="own") == pytest.approx(alone + 6 * copy)
 
 
 def test_bottleneck_adapters_are_counted() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.fields import effective_fields, model_size, shown_float, shown_model
+from reports.fields import effective_fields, method_label, model_size, shown_float, shown_model
 from reports.published import PARAMETERS
 from reports.results import read_sweep
 from reports.table import Row, Table, shown_number
@@ -98,6 +98,34 @@ def test_a_field_that_varies_gets_a_column(builder) -> None:
     methods = evaluation_table(read_sweep(made.folder))
     assert methods is not None  # a stage without a table that compares methods
     assert cells(methods, "base").labels[methods.labels.index("Epochs")] == "\u2013"
+
+
+@pytest.mark.parametrize(
+    ("method", "label"),
+    [
+        ({"kind": "reader", "rl": "ppo"}, "reader (ppo)"),
+        ({"kind": "reader", "rl": "none"}, "reader (no RL)"),
+        ({"kind": "chatmgl", "rl": "rloo"}, "chatmgl (rloo)"),
+        ({"kind": "chatmgl"}, "chatmgl (ppo)"),
+        ({"kind": "delta", "peft_type": "lora"}, "delta (lora)"),
+        ({"kind": "sft"}, "sft"),
+    ],
+)
+def test_labels_tell_variants_of_a_method_apart(method: dict[str, str], label: str) -> None:
+    assert method_label({"method": method}) == label
+
+
+def test_the_loop_of_a_method_is_a_label_and_no_column(builder) -> None:
+    made = builder()
+    made.stage("methods", "methods")
+    for number, rl in enumerate(("none", "ppo"), start=1):
+        spec = make_spec(method={"kind": "reader", "rl": rl, "act_loss_weight": 1.0})
+        made.done(trial_id(number), f"reader{number}", spec, make_scores(9.0))
+    table = evaluation_table(read_sweep(made.finish()))
+    assert table is not None
+    named = [row.labels[0] for row in table.rows if row.kind == "trial"]
+    assert named == ["reader (no RL)", "reader (ppo)"]
+    assert "Rl" not in table.labels
 
 
 def test_acts_are_a_label_and_a_note_and_no_column(builder) -> None:

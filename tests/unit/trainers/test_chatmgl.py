@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +11,18 @@ import pytest
 import torch
 
 from corpora.dialogue import CorpusError
-from search_spaces.identity import spec_from_dict, spec_to_dict
 from search_spaces.spec import ChatMglSettings, SftSettings, TrialSpec
-from tests.tiny import tiny_pairs, tiny_spec
-from tests.unit.trainers.interrupted import EVERY_STEP, after, kill
+from tests.tiny import tiny_spec
+from tests.unit.trainers.interrupted import after
+from tests.unit.trainers.phased import PAIRS, Trial, left, run_until_killed, table
 from trainers import tune as tuning
 from trainers.errors import StoppedError
 from trainers.examples import encode_splits
 from trainers.loading import load_model
 from trainers.loss import mean_token_loss
-from trainers.progress import EpochReport, ShouldStop, never
 from trainers.select import train
 from trainers.tuned import TunedModel
 
-ROOT = Path(__file__).parents[3]
-PAIRS = tiny_pairs()
 WORDS = ["sleep", "work", "mother", "letters", "summer", "night", "bed", "tired"]
 
 
@@ -72,55 +64,6 @@ def chatmgl_spec(
         **{"max_steps": None, "epochs": 1, "batch_size": 2, **(training or {})},
     )
     return spec
-
-
-@dataclass
-class Trial:
-    """A trial in a sweep's folder, as often as it is called."""
-
-    sweep: Path
-    name: str
-    spec: TrialSpec
-    source: Path
-    told: list[EpochReport] = field(default_factory=list)
-
-    @property
-    def workdir(self) -> Path:
-        return self.sweep / "trials" / self.name
-
-    def __call__(self, should_stop: ShouldStop = never) -> TunedModel:
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        return train(
-            self.spec,
-            self.source,
-            PAIRS,
-            self.workdir,
-            self.told.append,
-            checkpoints=EVERY_STEP,
-            should_stop=should_stop,
-            phases=self.sweep / "phases",
-        )
-
-    def phases(self) -> list[str]:
-        return sorted(folder.name.partition("-")[0] for folder in (self.sweep / "phases").iterdir())
-
-
-def table(file: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(file.read_text().splitlines()))
-
-
-def left(trial: Trial) -> dict[str, Any]:
-    """Everything that a trial leaves, but for times."""
-    rows = {
-        name: [
-            {key: value for key, value in row.items() if key != "seconds"}
-            for row in table(trial.workdir / name)
-        ]
-        for name in ("train.csv", "rl.csv")
-    }
-    model = {file.name: file.read_bytes() for file in (trial.workdir / "model").iterdir()}
-    names = sorted(entry.name for entry in trial.workdir.iterdir())
-    return {"rows": rows, "model": model, "names": names, "phases": trial.phases()}
 
 
 @pytest.fixture(scope="module")
@@ -289,13 +232,7 @@ def test_killed_in_each_phase_and_continued(
 ) -> None:
     whole, _ = undisturbed
     trial = Trial(tmp_path, "a", whole.spec, whole.source)
-    file = tmp_path / "spec.json"
-    file.write_text(json.dumps(spec_to_dict(whole.spec)))
-    command = [sys.executable, "-m", "tests.unit.trainers.test_chatmgl"]
-    told = [str(file), str(whole.source), str(tmp_path), str(asked)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run([*command, *told], cwd=ROOT, env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    run_until_killed(trial, asked)
     trial()
     assert left(trial) == left_alone(whole)
 
@@ -324,13 +261,3 @@ def test_data_that_cannot_be_used(tiny_gpt2: Path, tmp_path: Path) -> None:
     spec = chatmgl_spec(tiny_gpt2, file, rl="none")
     with pytest.raises(CorpusError, match="two different questions"):
         Trial(tmp_path, "a", spec, tiny_gpt2)()
-
-
-def main() -> None:
-    spec_file, source, sweep, asked = sys.argv[1:]
-    spec = spec_from_dict(json.loads(Path(spec_file).read_text()))
-    Trial(Path(sweep), "a", spec, Path(source))(after(int(asked), kill))
-
-
-if __name__ == "__main__":
-    main()
