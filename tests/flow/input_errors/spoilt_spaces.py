@@ -80,7 +80,7 @@ SPOILT = (
         "kind: stf",
         (
             "stages[0].methods[0].kind (line 10)",
-            "must be base, sft, delta, dialogue_act, got 'stf'; did you mean sft?",
+            "must be base, sft, delta, dialogue_act, chatmgl, reader, got 'stf'; did you mean sft?",
         ),
     ),
     Spoilt(

@@ -30,7 +30,7 @@ def spec(
 
 def planned(trial_id: str, one: TrialSpec | None = None) -> PlannedTrial:
     one = one or spec()
-    return PlannedTrial(trial_id, trial_name(one), one, Pretrained("tiny", None, "tiny"))
+    return PlannedTrial(trial_id, trial_name(one), one, Pretrained("tiny", None, "tiny"), inputs={})
 
 
 def write_result(folder: SweepFolder, trial_id: str, **scores: float) -> Path:
