@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from tests.tiny import make_tiny_folder
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+
+# A shell starts what it puts in the background deaf to these; what is tested here listens.
+for ignored in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        default = signal.default_int_handler if ignored is signal.SIGINT else signal.SIG_DFL
+        signal.signal(ignored, default)
 
 # How long an example takes says more about the machine's other work than about the code.
 settings.register_profile("suite", deadline=None)

@@ -1,4 +1,4 @@
-"""Short sweeps under fire; the long form is `make soak`."""
+"""Sweeps under fire for minutes; the long form is `make soak`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from tests.faults.soak import METHODS, PHASED, prepare, soak
 
 ONE_TRIAL = {"batch_size": [2], "loader": ["v1"]}
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.timeout(400)
@@ -25,7 +27,6 @@ def test_kills_lose_nothing_and_change_nothing(tmp_path: Path, tiny_gpt2: Path) 
     assert tally.kills.total() >= 4
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_workers_killed_in_shared_phases(tmp_path: Path, tiny_gpt2: Path) -> None:
     """Two trials at a time, that wait for one another's phases and die in their own."""
