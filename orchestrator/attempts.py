@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Attempt:
     """How far the trial was when the attempt began."""
     system_kills: int | None = None
     """What the kernel had killed for memory by then; None where it does not tell."""
+    started_at: str = ""
+    """When it began, ISO 8601."""
     killed_for_memory: bool = False
     """Written by the driver, where Ray says that it killed this attempt's worker for memory."""
 
@@ -76,6 +79,7 @@ def attempt(folder: Path, token: str, should_stop: ShouldStop) -> Iterator[Attem
             socket.gethostname(),
             reached=_reached(folder),
             system_kills=_system_kills(),
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if before is not None:
             this = _after(before, this)

@@ -111,6 +111,10 @@ def sweep(
             "`10 minutes`, `1 epoch`.",
         ),
     ] = "auto",
+    fuse: Annotated[
+        bool,
+        typer.Option(help="Train trials together that tune adapters on one frozen model."),
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train and evaluate every trial that has no result yet, then write the report."""
@@ -147,7 +151,7 @@ def sweep(
         display.say(f"note: {problem}")
     try:
         with stdout_kept_for_results():
-            options = SweepOptions(cpus, retry_failed, checkpoints)
+            options = SweepOptions(cpus, retry_failed, checkpoints, fuse)
             status = run_sweep(planner, folder, gpus, options, display)
     except KeyboardInterrupt:
         display.close()

@@ -37,6 +37,8 @@ class RunningTrial:
 
     name: str
     started: float
+    together: int = 1
+    """Trials that share its worker."""
     step: int = 0
     total_steps: int = 0
     train_loss: float | None = None
@@ -66,7 +68,7 @@ class Progress:
         name = self.names[event.trial_id]
         match event:
             case TrialStarted():
-                self.running[event.trial_id] = RunningTrial(name, now)
+                self.running[event.trial_id] = RunningTrial(name, now, event.together)
             case TrialProgressed():
                 trial = self.running.setdefault(event.trial_id, RunningTrial(name, now))
                 trial.step, trial.total_steps = event.step, event.total_steps
@@ -93,7 +95,7 @@ class Progress:
         if not ended:
             return None
         now = time.monotonic()
-        under_way = sum(now - trial.started for trial in self.running.values())
+        under_way = sum((now - t.started) / t.together for t in self.running.values())
         per_trial = (
             max((now - self.began) * min(self.slots, len(self.names)) - under_way, 0) / ended
         )

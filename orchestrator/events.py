@@ -12,6 +12,8 @@ class TrialStarted:
     """A worker has taken the trial."""
 
     trial_id: str
+    together: int = 1
+    """Trials that it has taken at once."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,10 @@ from orchestrator.events import (
     WorkerDied,
 )
 from orchestrator.failure import record_error
+from orchestrator.groups import Group
 from orchestrator.resources import TrialResources
 from orchestrator.storage import SweepFolder
+from orchestrator.together import outcome, run_together
 from orchestrator.trial import TrialWork, run_trial
 from search_spaces.identity import spec_from_dict
 from search_spaces.spec import MetricsSpec
@@ -60,7 +62,7 @@ _MEMORY_STEP_GIB = 2.0
 
 
 def run_trials(
-    work: Sequence[TrialWork],
+    groups: Sequence[Group],
     resources: Mapping[str, TrialResources],
     folder: SweepFolder,
     driver: Driver,
@@ -72,8 +74,8 @@ def run_trials(
     continues in another one.
 
     Args:
-        work: the trials.
-        resources: what each takes, by trial id.
+        groups: the trials, those together that train together.
+        resources: what each group takes, by the id of its first trial.
         folder: the sweep's.
         driver: under whose token the trials run; where it was stopped, so are they.
         on_event: told of everything that happens.
@@ -83,10 +85,10 @@ def run_trials(
         DriverGoneError: the driver's file was removed, so that the trials stopped.
         RayLostError: Ray lost all of its workers again and again.
     """
-    waiting = list(work)
+    waiting = {group[0].id: group for group in groups}
     fruitless = 0
     while waiting and not driver.stopping:
-        listener = _Listener({one.id: one for one in waiting}, folder, driver, on_event)
+        listener = _Listener(waiting, folder, driver, on_event)
         lost = ""
         try:
             _fit(waiting, resources, listener)
@@ -95,13 +97,18 @@ def run_trials(
             if not isinstance(error.__cause__, ray.exceptions.RayError):
                 raise
             lost = str(error.__cause__).strip().splitlines()[0]
-            _tell_attempts(str(error.__cause__), waiting, listener.ended)
+            under_way = [one for group in waiting.values() for one in group]
+            _tell_attempts(str(error.__cause__), under_way, listener.ended)
         if listener.disk_full:
             raise DiskFullError(listener.disk_full)
-        left = [one for one in waiting if one.id not in listener.ended]
+        left = {
+            name: tuple(one for one in group if one.id not in listener.ended)
+            for name, group in waiting.items()
+        }
+        left = {name: group for name, group in left.items() if group}
         if left and not driver.in_place():
             raise DriverGoneError(f"{driver.file} was removed while trials ran by it")
-        fruitless = fruitless + 1 if len(left) == len(waiting) else 0
+        fruitless = 0 if listener.ended else fruitless + 1
         if fruitless > _FRUITLESS:
             raise RayLostError(lost or listener.held or "Tune gave up its trials")
         waiting = left
@@ -110,14 +117,13 @@ def run_trials(
 
 
 def _fit(
-    work: Sequence[TrialWork], resources: Mapping[str, TrialResources], listener: _Listener
+    groups: Mapping[str, Group], resources: Mapping[str, TrialResources], listener: _Listener
 ) -> None:
-    """One Tuner over all of them."""
-    by_id = {one.id: one for one in work}
+    """One Tuner over all of them; a group is a trial of Tune's."""
     most_memory = max((node["Resources"].get("memory", 0.0) for node in ray.nodes()), default=0.0)
 
     def place(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        need = resources[config["trial"]]
+        need = resources[config["group"]]
         bundle = {"CPU": need.cpus}
         if need.gpus:
             bundle["GPU"] = need.gpus
@@ -129,8 +135,8 @@ def _fit(
     _remove_stale_scratch()
     with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trainable, work=by_id), place),
-            param_space={"trial": tune.grid_search(list(by_id))},
+            tune.with_resources(tune.with_parameters(_trainable, groups=dict(groups)), place),
+            param_space={"group": tune.grid_search(list(groups))},
             tune_config=tune.TuneConfig(
                 reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id
             ),
@@ -204,36 +210,48 @@ def _in_steps(memory_gib: float) -> float:
     return math.ceil(memory_gib / _MEMORY_STEP_GIB) * _MEMORY_STEP_GIB
 
 
-def _trainable(config: dict[str, Any], work: Mapping[str, TrialWork]) -> None:
-    """One trial in a worker; every end but the worker's own death is reported as a value."""
+def _trainable(config: dict[str, Any], groups: Mapping[str, Group]) -> None:
+    """The trials of a group in a worker; every end but the worker's own death is reported as a value.
+
+    Raising would make Tune throw the worker away.
+    """
     from trainers.quiet import quiet_libraries
 
     quiet_libraries()
-    one = work[config["trial"]]
-
-    def on_epoch(report: EpochReport) -> None:
-        tune.report(
-            {
-                "epoch": report.epoch,
-                "step": report.step,
-                "total_steps": report.total_steps,
-                "train_loss": report.train_loss,
-                "valid_loss": report.valid_loss,
-            }
-        )
-
-    try:
-        run_trial(one, on_epoch, _scorer(spec_from_dict(one.spec).metrics))
-    except StoppedError:
-        tune.report({"stopped": True})
-    except TrialHeldError as error:
-        tune.report({"stopped": True, "held": str(error)})
-    except Exception as error:
-        # The trial's boundary: whatever went wrong is recorded under its class and harms no
-        # sibling; raising here would make Tune throw the worker away.
-        tune.report(_recorded(one, error))
+    group = groups[config["group"]]
+    scorer = _scorer(spec_from_dict(group[0].spec).metrics)
+    if len(group) == 1:
+        work = group[0]
+        _report_end(work, outcome(lambda: run_trial(work, partial(_report_epoch, work.id), scorer)))
     else:
-        tune.report({"finished": True})
+        run_together(group, _report_epoch, _report_end, scorer)
+
+
+def _report_epoch(trial_id: str, report: EpochReport) -> None:
+    tune.report(
+        {
+            "trial": trial_id,
+            "epoch": report.epoch,
+            "step": report.step,
+            "total_steps": report.total_steps,
+            "train_loss": report.train_loss,
+            "valid_loss": report.valid_loss,
+        }
+    )
+
+
+def _report_end(work: TrialWork, error: Exception | None) -> None:
+    """Report how a trial ended; whatever went wrong is recorded under its class first."""
+    match error:
+        case None:
+            end: dict[str, Any] = {"finished": True}
+        case StoppedError():
+            end = {"stopped": True}
+        case TrialHeldError():
+            end = {"stopped": True, "held": str(error)}
+        case _:
+            end = _recorded(work, error)
+    tune.report({"trial": work.id, **end})
 
 
 def _recorded(one: TrialWork, error: Exception) -> dict[str, Any]:
@@ -262,12 +280,12 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
     def __init__(
         self,
-        work: Mapping[str, TrialWork],
+        groups: Mapping[str, Group],
         folder: SweepFolder,
         driver: Driver,
         on_event: OnEvent,
     ) -> None:
-        self.work = work
+        self.groups = groups
         self.folder = folder
         self.driver = driver
         self.on_event = on_event
@@ -282,12 +300,13 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.on_event(TrialStarted(trial.config["trial"]))
+        for work in self._left(trial):
+            self.on_event(TrialStarted(work.id, len(self._left(trial))))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        trial_id = trial.config["trial"]
+        trial_id = result["trial"]
         if "failed" in result:
             self.ended.add(trial_id)
             self.on_event(TrialFailed(trial_id, result["failed"], result["message"]))
@@ -316,13 +335,19 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             )
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.on_event(WorkerDied(trial.config["trial"]))
+        for work in self._left(trial):
+            self.on_event(WorkerDied(work.id))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        work = self.work[trial.config["trial"]]
-        self.ended.add(work.id)
-        if (result := self.folder.result(work.id)) is not None:
-            self.on_event(TrialDone(work.id, result))  # The worker died after its work was done.
-            return
-        failure = record_error(work, WorkerLostError(_MOST_RESTARTS + 1, 0))
-        self.on_event(TrialFailed(work.id, failure["reason"], failure["message"]))
+        for work in self._left(trial):
+            self.ended.add(work.id)
+            if (result := self.folder.result(work.id)) is not None:
+                # The worker died after its work was done.
+                self.on_event(TrialDone(work.id, result))
+                continue
+            failure = record_error(work, WorkerLostError(_MOST_RESTARTS + 1, 0))
+            self.on_event(TrialFailed(work.id, failure["reason"], failure["message"]))
+
+    def _left(self, trial: Any) -> list[TrialWork]:
+        """The trials of a group that have not ended."""
+        return [work for work in self.groups[trial.config["group"]] if work.id not in self.ended]

@@ -32,6 +32,8 @@ class RayCluster:
 
     cpus: float
     gpus: float
+    memory_gib: float
+    """Of all its machines."""
 
 
 @contextmanager
@@ -73,7 +75,8 @@ def ray_cluster(cpus: int | None, last_word: str) -> Iterator[RayCluster]:
     watch = None if address else _Watch(roots, last_word)
     try:
         found = ray.cluster_resources()
-        yield RayCluster(found.get("CPU", 0), found.get("GPU", 0))
+        memory_gib = found.get("memory", 0) / 2**30
+        yield RayCluster(found.get("CPU", 0), found.get("GPU", 0), memory_gib)
     except KeyboardInterrupt:
         if watch is None or not watch.lost:
             raise

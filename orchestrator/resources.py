@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,40 +121,57 @@ def _count_parameters(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("pytorch_model*.bin")) // 4
 
 
-def estimate_memory_gib(spec: TrialSpec, shape: ModelShape, on_gpu: bool) -> float:
-    """Memory a trial needs at its peak, training or generating, in GiB; of the GPU where there is one.
+def estimate_memory_gib(specs: Sequence[TrialSpec], shape: ModelShape, on_gpu: bool) -> float:
+    """Memory that trials need at their peak, training or generating, in GiB; of the GPU where there is one.
+
+    Several are trained together on one set of frozen weights, and then evaluated.
+
+    Args:
+        specs: one trial, or those that train together.
+        shape: their model's.
+        on_gpu: on a CPU, decoding bounds its cache to 1 GiB.
+    """
+    learning = sum(_learning_bytes(spec, shape) for spec in specs)
+    generating = max(_generating_bytes(spec, shape, on_gpu) for spec in specs)
+    # Each member's adapter stays where it is while another's replies are generated.
+    added = sum(_trained(spec, shape)[1] for spec in specs)
+    peak = max(learning, generating)
+    return _CONTEXT_GIB + _MARGIN * (4.0 * (shape.parameters + added) + peak) / 2**30
+
+
+def _learning_bytes(spec: TrialSpec, shape: ModelShape) -> float:
+    """What training takes beside the weights; 0 where nothing is trained.
 
     Weights are fp32; every trained parameter adds a gradient and the optimiser's two moments;
     activations are kept for the backward pass (about 34 values per token, layer and unit of width
     for a GPT block without recomputation: Korthikanti et al. 2022, equation 2, attention scores
     apart); logits are fp32 and exist about three times.
-
-    Args:
-        spec: the trial.
-        shape: its model's.
-        on_gpu: on a CPU, decoding bounds its cache to 1 GiB.
     """
+    if isinstance(spec.method, BaseSettings):
+        return 0.0
     training = spec.training
     bytes_per_value = 4 if training.precision == "fp32" else 2
-    trained, added, kept_by_adapters = _trained(spec, shape)
+    trained, _, kept_by_adapters = _trained(spec, shape)
     batch_size = training.batch_size
     if isinstance(spec.method, RlSettings) and spec.method.rl != "none":
         batch_size = max(batch_size, spec.method.rl_mini_batch_size)
     tokens = batch_size * training.max_length
     kept = 6.0 if training.gradient_checkpointing else 34.0
-    learning = (
+    return (
         12.0 * trained
         + kept / 2 * bytes_per_value * tokens * shape.layers * shape.width
         + bytes_per_value * tokens * kept_by_adapters
         + 3 * 4.0 * tokens * shape.vocabulary
     )
+
+
+def _generating_bytes(spec: TrialSpec, shape: ModelShape, on_gpu: bool) -> float:
+    """What decoding takes beside the weights: the cache, and the scores of the next token."""
     rows = spec.decoding.eval_batch_size * max(spec.decoding.beams)
-    cache = 2.0 * 4 * rows * training.max_length * shape.layers * shape.width
+    cache = 2.0 * 4 * rows * spec.training.max_length * shape.layers * shape.width
     if not on_gpu:
         cache = min(cache, 2.0**30)
-    generating = cache + 3 * 4.0 * rows * shape.vocabulary
-    peak = generating if isinstance(spec.method, BaseSettings) else max(learning, generating)
-    return _CONTEXT_GIB + _MARGIN * (4.0 * (shape.parameters + added) + peak) / 2**30
+    return cache + 3 * 4.0 * rows * shape.vocabulary
 
 
 def estimate_disk_gib(spec: TrialSpec, shape: ModelShape) -> tuple[float, float]:

@@ -10,14 +10,16 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.display import Display, Progress
 from orchestrator.driver import Driver, drive
 from orchestrator.errors import DiskFullError, RayLostError, disk_full_message, is_disk_full
 from orchestrator.events import TrialEvent, TrialFailed
 from orchestrator.floors import Floors
+from orchestrator.groups import MOST_MEMBERS, Group, group_trials
 from orchestrator.interrupts import Interrupts, interrupts
 from orchestrator.plan import (
     Plan,
@@ -43,11 +45,14 @@ from orchestrator.workers import Workers
 from reports.status import sweep_status
 from reports.write import write_report
 from search_spaces.atomic import write_atomically
-from search_spaces.identity import spec_to_dict
+from search_spaces.identity import spec_from_dict, spec_to_dict
 from search_spaces.secrets import hide_secrets
 from trainers.checkpoints import CheckpointSettings
 from trainers.laptop_models import LAPTOP_MODELS
 from trainers.storage import cache_folder
+
+if TYPE_CHECKING:
+    from orchestrator.ray_process import RayCluster
 
 _MOST_LOSSES = 3
 """Times that Ray may die, one after the other, without a trial finished between them."""
@@ -63,6 +68,8 @@ class SweepOptions:
     """Run again the trials that failed before; else they stay as they are."""
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     """How often a trial in training saves where it is."""
+    fuse: bool = True
+    """Whether trials that share a frozen base train together."""
 
 
 def run_sweep(
@@ -214,14 +221,16 @@ class _Sweep:
         gpu_memory = (
             min((gpu.memory_gib for gpu in self.gpus), default=None) if cluster.gpus else None
         )
+        need = partial(_resources, gpu_memory_gib=gpu_memory, has_gpus=bool(cluster.gpus))
         work = [self.work_of(trial, made) for trial in missing]
-        resources = {
-            one.id: _resources(trial, one, gpu_memory, bool(cluster.gpus))
-            for trial, one in zip(missing, work, strict=True)
-        }
-        work = [replace(one, gpu_share=resources[one.id].gpus) for one in work]
-        share = min(need.gpus for need in resources.values())
+        share = min(need((one,)).gpus for one in work)
         slots = int(cluster.gpus / share) if share else int(cluster.cpus)
+        groups = self.group(work, cluster, gpu_memory)
+        resources = {group[0].id: need(group) for group in groups}
+        groups = [
+            tuple(replace(one, gpu_share=resources[group[0].id].gpus) for one in group)
+            for group in groups
+        ]
         self.check_disk(work, missing, slots)
         progress = Progress(
             name, {t.id: t.name for t in missing}, done_before=before, slots=max(slots, 1)
@@ -239,9 +248,28 @@ class _Sweep:
         from orchestrator.execution import run_trials
 
         with self.answer.asking(self.ask_to_stop):
-            run_trials(work, resources, self.folder, self.driver, on_event)
+            run_trials(groups, resources, self.folder, self.driver, on_event)
         if self.driver.stopping:
             raise KeyboardInterrupt
+
+    def group(
+        self, work: Sequence[TrialWork], cluster: RayCluster, gpu_memory_gib: float | None
+    ) -> list[Group]:
+        """The trials, those together that train together; says which."""
+        slots = max(int(cluster.gpus or cluster.cpus), 1)
+        room = cluster.memory_gib / slots if gpu_memory_gib is None else gpu_memory_gib
+
+        def fits(group: Group) -> bool:
+            return (needed := _memory_gib(group, cluster.gpus > 0)) is not None and needed <= room
+
+        most_members = MOST_MEMBERS if self.options.fuse else 1
+        groups = group_trials(work, slots, fits, most_members)
+        together = [group for group in groups if len(group) > 1]
+        if together:
+            self.display.say(
+                f"{sum(map(len, together))} trials train together, in {len(together)} groups"
+            )
+        return groups
 
     def check_disk(
         self, work: Sequence[TrialWork], trials: Sequence[PlannedTrial], at_once: int
@@ -339,15 +367,23 @@ def _make_laptop_models(
     return dict(zip(needed, folders, strict=True))
 
 
+def _memory_gib(group: Sequence[TrialWork], on_gpu: bool) -> float | None:
+    """What trials need that train together; None where their model is yet to be fetched."""
+    folder = group[0].model_folder
+    if folder is None:
+        return None
+    specs = [spec_from_dict(one.spec) for one in group]
+    return estimate_memory_gib(specs, read_shape(Path(folder)), on_gpu)
+
+
 def _resources(
-    trial: PlannedTrial, work: TrialWork, gpu_memory_gib: float | None, has_gpus: bool
+    group: Sequence[TrialWork], gpu_memory_gib: float | None, has_gpus: bool
 ) -> TrialResources:
-    if has_gpus and (work.model_folder is None or gpu_memory_gib is None):
+    need = _memory_gib(group, on_gpu=gpu_memory_gib is not None)
+    if has_gpus and (need is None or gpu_memory_gib is None):
         # A model that is yet to be fetched has no known size, and a GPU of another machine neither:
         # the trial gets one of its own.
         return TrialResources(cpus=1, gpus=1)
-    if work.model_folder is None:
+    if need is None:
         return TrialResources(cpus=1, gpus=0)
-    shape = read_shape(Path(work.model_folder))
-    need = estimate_memory_gib(trial.spec, shape, on_gpu=gpu_memory_gib is not None)
     return trial_resources(need, gpu_memory_gib)

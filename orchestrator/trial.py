@@ -24,9 +24,11 @@ from trainers.errors import StoppedError
 from trainers.micro_batch import halve_at_once
 from trainers.phases import Phase, current_phase, forget_phase
 from trainers.progress import OnEpoch, ShouldStop, never
+from trainers.task import TrainingTask
 from trainers.tuned import TunedModel
 
 if TYPE_CHECKING:
+    from corpora.dialogue import Corpus
     from evaluators.score import StreamingScorer
 
 _SPENT = "spent.json"
@@ -78,23 +80,57 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
         DivergedError: the loss became NaN or infinite.
         torch.OutOfMemoryError: one pair at a time does not fit the GPU.
     """
-    should_stop = watch_driver(Path(work.driver_file), work.token) if work.token else never
+    should_stop = driver_watch(work)
     folder = Path(work.folder)
     with attempt(folder, work.token, should_stop) as this:
-        finished = SweepFolder(folder.parent.parent).result(work.id)
-        if finished is not None:
-            return finished  # An earlier worker died after its work was done.
-        (folder / "failure.json").unlink(missing_ok=True)
         smaller = this.after_memory_kill and (folder / _PARTIAL).exists()
         if this.after_memory_kill and not smaller:
             batch_size = spec_from_dict(work.spec).training.batch_size
             place = current_phase(folder) or Phase(folder, batch_size)
             halve_at_once(place.folder, place.at_once)
-        result = _train_and_evaluate(work, folder, this, smaller, on_epoch, scorer, should_stop)
-        write_json(folder / "result.json", result)
-        for file in (_PARTIAL, _SPENT):
-            (folder / file).unlink(missing_ok=True)
-        forget_phase(folder)
+        return finish_trial(work, this, smaller, on_epoch, scorer, should_stop)
+
+
+def driver_watch(work: TrialWork) -> ShouldStop:
+    """Whether the trial's driver wants it to stop, or is gone.
+
+    Args:
+        work: the trial.
+    """
+    return watch_driver(Path(work.driver_file), work.token) if work.token else never
+
+
+def finish_trial(
+    work: TrialWork,
+    this: Attempt,
+    smaller: bool,
+    on_epoch: OnEpoch,
+    scorer: StreamingScorer,
+    should_stop: ShouldStop,
+) -> dict[str, Any]:
+    """Do what is missing of a trial that this worker holds.
+
+    Args:
+        work: the trial.
+        this: the hold on it.
+        smaller: whether fewer prompts than before are to be decoded together.
+        on_epoch: told of every finished epoch.
+        scorer: of the trial's metrics.
+        should_stop: asked between steps.
+
+    Returns:
+        As `run_trial`, which says what is raised.
+    """
+    folder = Path(work.folder)
+    finished = SweepFolder(folder.parent.parent).result(work.id)
+    if finished is not None:
+        return finished  # An earlier worker died after its work was done.
+    (folder / "failure.json").unlink(missing_ok=True)
+    result = _train_and_evaluate(work, folder, this, smaller, on_epoch, scorer, should_stop)
+    write_json(folder / "result.json", result)
+    for file in (_PARTIAL, _SPENT):
+        (folder / file).unlink(missing_ok=True)
+    forget_phase(folder)
     return result
 
 
@@ -120,6 +156,16 @@ class _Spent:
         write_json(folder / _SPENT, asdict(self))
 
 
+def note_peak_memory(folder: Path, peak_gib: float | None) -> None:
+    """Keep what training came to, for the trial's result.
+
+    Args:
+        folder: the trial's.
+        peak_gib: as `peak_memory_gib` gave it.
+    """
+    _Spent.read(folder).more(0.0, peak_gib).write(folder)
+
+
 def _train_and_evaluate(
     work: TrialWork,
     folder: Path,
@@ -130,48 +176,17 @@ def _train_and_evaluate(
     should_stop: ShouldStop,
 ) -> dict[str, Any]:
     from evaluators.evaluate import evaluate
-    from trainers.fingerprint import folder_fingerprint
-    from trainers.inputs import method_inputs
-    from trainers.pretrained import fetch_model
-    from trainers.select import train
+    from trainers.select import train_task
 
-    spec = spec_from_dict(work.spec)
     began, clock = datetime.now(UTC), time.monotonic()
-    write_json(folder / "spec.json", dict(work.spec))
-
-    corpus = read_corpus(spec.corpus)
-    if corpus.content_hash != work.corpus_hash:
-        raise _changed("corpus", spec.corpus.corpus)
-    pairs = build_pairs(corpus, spec.loader, spec.split)
-    source = (
-        Path(work.model_folder)
-        if work.model_folder is not None
-        else fetch_model(spec.model, spec.split).folder
-    )
-    if source is None:
-        raise FileNotFoundError(f"the files of {spec.model} are not here")
-    if work.model_fingerprint.startswith("sha256:") and (
-        folder_fingerprint(source) != work.model_fingerprint
-    ):
-        raise _changed("model", str(source))
-    for name, content in method_inputs(spec).items():
-        if content != work.inputs.get(name):
-            raise _changed(name, str(getattr(spec.method, name)))
+    spec = spec_from_dict(work.spec)
+    corpus, task = prepare_training(work, on_epoch, should_stop)
+    pairs = task.pairs
     hold_to_share(work.gpu_share)
     forget_peak_memory()
-    tuned = train(
-        spec,
-        source,
-        pairs,
-        folder,
-        on_epoch,
-        checkpoints=work.checkpoints,
-        should_stop=should_stop,
-        phases=folder.parent.parent / "phases",
-    )
+    tuned = train_task(task)
+    note_peak_memory(folder, peak_memory_gib())
     spent = _Spent.read(folder)
-    spent = spent.more(0.0, peak_memory_gib())
-    spent.write(folder)
     trained = time.monotonic()
     try:
         evaluation = evaluate(
@@ -232,7 +247,7 @@ def _train_and_evaluate(
             **python_and_platform(),
             "device": _device(),
             "resumed": this.resumed,
-            "started_at": began.isoformat(timespec="seconds"),
+            "started_at": this.started_at,
             "finished_at": ended.isoformat(timespec="seconds"),
             "model_fingerprint": work.model_fingerprint,
             "metric_versions": dict(work.metric_versions),
@@ -240,6 +255,50 @@ def _train_and_evaluate(
             "bertscore_encoder": evaluation.encoder,
         },
     }
+
+
+def prepare_training(
+    work: TrialWork, on_epoch: OnEpoch, should_stop: ShouldStop
+) -> tuple[Corpus, TrainingTask]:
+    """What a trial trains on, checked to be what its identity says.
+
+    Args:
+        work: the trial.
+        on_epoch: told of every finished epoch.
+        should_stop: asked between steps.
+
+    Raises:
+        SearchSpaceError: corpus, model or another input changed since the sweep was planned.
+    """
+    from trainers.fingerprint import folder_fingerprint
+    from trainers.inputs import method_inputs
+    from trainers.pretrained import fetch_model
+
+    spec, folder = spec_from_dict(work.spec), Path(work.folder)
+    write_json(folder / "spec.json", dict(work.spec))
+    corpus = read_corpus(spec.corpus)
+    if corpus.content_hash != work.corpus_hash:
+        raise _changed("corpus", spec.corpus.corpus)
+    pairs = build_pairs(corpus, spec.loader, spec.split)
+    source = (
+        Path(work.model_folder)
+        if work.model_folder is not None
+        else fetch_model(spec.model, spec.split).folder
+    )
+    if source is None:
+        raise FileNotFoundError(f"the files of {spec.model} are not here")
+    if work.model_fingerprint.startswith("sha256:") and (
+        folder_fingerprint(source) != work.model_fingerprint
+    ):
+        raise _changed("model", str(source))
+    for name, content in method_inputs(spec).items():
+        if content != work.inputs.get(name):
+            raise _changed(name, str(getattr(spec.method, name)))
+    phases = folder.parent.parent / "phases"
+    task = TrainingTask(
+        spec, source, pairs, folder, on_epoch, work.checkpoints, should_stop, phases
+    )
+    return corpus, task
 
 
 def _changed(what: str, place: str) -> SearchSpaceError:

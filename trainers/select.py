@@ -54,8 +54,18 @@ def train(
         OSError: the disk is full; the last whole checkpoint is kept.
         torch.OutOfMemoryError: one pair at a time does not fit.
     """
-    task = TrainingTask(spec, source, pairs, workdir, on_epoch, checkpoints, should_stop, phases)
-    match spec.method:
+    return train_task(
+        TrainingTask(spec, source, pairs, workdir, on_epoch, checkpoints, should_stop, phases)
+    )
+
+
+def train_task(task: TrainingTask) -> TunedModel:
+    """Tune a model as a task says; see `train`, which makes the task.
+
+    Args:
+        task: the trial's, with the place and the words around it.
+    """
+    match task.spec.method:
         case BaseSettings():
             from trainers.base import train_base
 
@@ -81,4 +91,4 @@ def train(
 
             return train_reader(task, settings)
         case _:
-            assert_never(spec.method)
+            assert_never(task.spec.method)

@@ -1,0 +1,177 @@
+"""Trials that one worker trains together; each has its own hold, its own end and its own result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.attempts import Attempt, attempt
+from orchestrator.memory import forget_peak_memory, hold_to_share, peak_memory_gib
+from orchestrator.storage import SweepFolder
+from orchestrator.trial import (
+    TrialWork,
+    driver_watch,
+    finish_trial,
+    note_peak_memory,
+    prepare_training,
+    run_trial,
+)
+from trainers.errors import StoppedError
+from trainers.progress import EpochReport, ShouldStop
+from trainers.task import TrainingTask
+
+if TYPE_CHECKING:
+    from evaluators.score import StreamingScorer
+
+OnMemberEpoch = Callable[[str, EpochReport], None]
+"""Told of a trial's id and its finished epoch."""
+
+OnEnd = Callable[[TrialWork, Exception | None], None]
+"""Told how a trial ended; None where its result is in place."""
+
+_WORKERS_TOGETHER = 2
+"""Workers that trials may lose together; then each goes on alone, and only one of them is at fault."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A trial of the group that this worker holds."""
+
+    work: TrialWork
+    this: Attempt
+    hold: ExitStack
+
+
+def outcome(run: Callable[[], object]) -> Exception | None:
+    """What went wrong; None where nothing did.
+
+    The boundary of a trial: whatever goes wrong in it is its own, and harms no sibling.
+
+    Args:
+        run: the trial, or a part of it.
+    """
+    try:
+        run()
+    except Exception as error:
+        return error
+    return None
+
+
+def run_together(
+    group: Sequence[TrialWork], on_epoch: OnMemberEpoch, on_end: OnEnd, scorer: StreamingScorer
+) -> None:
+    """Train trials together, then evaluate each; every one ends by itself.
+
+    Where workers died of the group, or one for lack of memory, its trials go on one by one.
+
+    Args:
+        group: trials with one `fuse_key` and one base model.
+        on_epoch: told of every finished epoch of a trial.
+        on_end: told once of every trial.
+        scorer: of the trials' metrics.
+    """
+    should_stop = driver_watch(group[0])
+    with ExitStack() as holds:
+        members = _hold(group, holds, should_stop, on_end)
+        if all(_is_sound(member.this) for member in members):
+            trained = _train(members, on_epoch, should_stop, on_end)
+            for member in members:
+                if member.work.id not in trained:
+                    continue
+                run = partial(
+                    finish_trial,
+                    member.work,
+                    member.this,
+                    False,
+                    # Its epochs were told as it trained with the others.
+                    _unheard if trained[member.work.id] else partial(on_epoch, member.work.id),
+                    scorer,
+                    should_stop,
+                )
+                on_end(member.work, outcome(run))
+                member.hold.close()
+            return
+    for member in members:
+        work = member.work
+        on_end(work, outcome(partial(run_trial, work, partial(on_epoch, work.id), scorer)))
+
+
+def _is_sound(this: Attempt) -> bool:
+    return this.lost < _WORKERS_TOGETHER and not this.after_memory_kill
+
+
+def _unheard(report: EpochReport) -> None:
+    """Of what was told before."""
+
+
+def _hold(
+    group: Sequence[TrialWork], holds: ExitStack, should_stop: ShouldStop, on_end: OnEnd
+) -> list[_Member]:
+    """The trials that are still to be done and that this worker could get hold of."""
+    members = []
+    for work in group:
+        folder = Path(work.folder)
+        hold = holds.enter_context(ExitStack())
+        held: list[Attempt] = []
+        error = outcome(
+            lambda folder=folder, work=work, hold=hold, held=held: held.append(
+                hold.enter_context(attempt(folder, work.token, should_stop))
+            )
+        )
+        if error is not None:
+            on_end(work, error)
+        elif SweepFolder(folder.parent.parent).result(work.id) is not None:
+            hold.close()
+            on_end(work, None)  # An earlier worker died after its work was done.
+        else:
+            members.append(_Member(work, held[0], hold))
+    return members
+
+
+def _train(
+    members: Sequence[_Member], on_epoch: OnMemberEpoch, should_stop: ShouldStop, on_end: OnEnd
+) -> dict[str, bool]:
+    """Train what can be trained together.
+
+    Returns:
+        The trials that go on, by id, and whether each was trained here; the others have ended.
+    """
+    from trainers.fused import train_fused
+
+    tasks: dict[str, TrainingTask] = {}
+    by_id = {member.work.id: member for member in members}
+
+    def prepare(work: TrialWork) -> None:
+        _, tasks[work.id] = prepare_training(work, partial(on_epoch, work.id), should_stop)
+
+    def end(trial_id: str, error: Exception) -> None:
+        by_id[trial_id].hold.close()
+        on_end(by_id[trial_id].work, error)
+
+    for member in members:
+        error = outcome(partial(prepare, member.work))
+        if error is not None:
+            end(member.work.id, error)
+    if len(tasks) < 2:
+        return dict.fromkeys(tasks, False)
+    hold_to_share(members[0].work.gpu_share)
+    forget_peak_memory()
+    try:
+        ended = train_fused(list(tasks.values()), should_stop)
+    except StoppedError as stopped:
+        for trial_id in tasks:
+            end(trial_id, stopped)
+        return {}
+    peak = peak_memory_gib()
+    trained = {}
+    for (trial_id, task), one in zip(tasks.items(), ended, strict=True):
+        if one.error is not None:
+            end(trial_id, one.error)
+            continue
+        note_peak_memory(task.workdir, peak)
+        trained[trial_id] = True
+    return trained
