@@ -7,24 +7,24 @@ saves and restores, put on `checkpoint_files.py`. Imported late: transformers is
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
-from trainers.checkpoint_files import WEIGHTS, Checkpoint, write_checkpoint
+from trainers.checkpoint_files import Checkpoint, write_checkpoint
 from trainers.errors import StoppedError
+from trainers.training_state import (
+    capture_training,
+    restore_optimizer,
+    restore_random,
+    restore_weights,
+)
 
 if TYPE_CHECKING:
     from torch import nn
-
-_OPTIMIZER = "optimizer/"
-_RANDOM = "random/"
 
 
 class NothingLeftError(Exception):
@@ -83,7 +83,14 @@ class CheckpointedTrainer(Trainer):
         around, step = self.around, int(self.state.global_step)
         if around.checkpoint is not None and around.checkpoint.step == step:
             return False  # And the random states may not be restored from it yet.
-        tensors, state = _capture(self)
+        tensors, state = capture_training(
+            _trained(self),
+            self.optimizer,
+            self.lr_scheduler,
+            getattr(self.accelerator, "scaler", None),
+            step,
+            float(self.state.epoch or 0.0),
+        )
         state = {**state, "batch_size": around.batch_size, **around.content()}
         write_checkpoint(around.workdir, step, around.identity, tensors, state)
         return True
@@ -111,97 +118,27 @@ class CheckpointedTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.around.checkpoint is not None:
-            _restore_weights(self, self.around.checkpoint)
+            restore_weights(self.around.checkpoint, _trained(self))
             self.restored |= {"weights"}
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self.around.checkpoint is not None:
-            _restore_optimizer(self, self.around.checkpoint)
+            restore_optimizer(
+                self.around.checkpoint,
+                self.optimizer,
+                self.lr_scheduler,
+                getattr(self.accelerator, "scaler", None),
+            )
             self.restored |= {"optimizer"}
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if self.around.checkpoint is not None:
-            _restore_random(self.around.checkpoint)
+            restore_random(self.around.checkpoint)
             self.restored |= {"random"}
 
 
-def _capture(trainer: CheckpointedTrainer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Everything that the next step depends on, as tensors and JSON data."""
-    optimizer = trainer.optimizer.state_dict()
-    tensors = {
-        WEIGHTS + name: parameter.detach().contiguous()
-        for name, parameter in trainer.model.named_parameters()
-        if parameter.requires_grad
-    }
-    scalars: dict[str, dict[str, Any]] = {}
-    for index, values in optimizer["state"].items():
-        scalars[str(index)] = {}
-        for key, value in values.items():
-            if torch.is_tensor(value):
-                tensors[f"{_OPTIMIZER}{index}/{key}"] = value.detach().contiguous()
-            else:
-                scalars[str(index)][key] = value
-    tensors[_RANDOM + "cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors[_RANDOM + "cuda"] = torch.cuda.get_rng_state()
-    kind, keys, *position = np.random.get_state()
-    scaler = getattr(trainer.accelerator, "scaler", None)
-    state = {
-        "step": int(trainer.state.global_step),
-        "epoch": float(trainer.state.epoch or 0.0),
-        "optimizer_state": scalars,
-        "optimizer_groups": [_scalars(group) for group in optimizer["param_groups"]],
-        "scheduler": trainer.lr_scheduler.state_dict(),
-        "scaler": scaler.state_dict() if scaler is not None else None,
-        "random_python": random.getstate(),
-        "random_numpy": [kind, np.asarray(keys).tolist(), *position],
-    }
-    return tensors, state
-
-
-def _scalars(group: dict[str, Any]) -> dict[str, Any]:
-    """A parameter group's settings that can change; tuples (betas) are as the trial says."""
-    return {k: v for k, v in group.items() if v is None or isinstance(v, int | float | str)}
-
-
-def _restore_weights(trainer: CheckpointedTrainer, checkpoint: Checkpoint) -> None:
-    tensors = checkpoint.tensors(WEIGHTS)
-    with torch.no_grad():
-        for name, parameter in trainer.model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(tensors[name])
-
-
-def _restore_optimizer(trainer: CheckpointedTrainer, checkpoint: Checkpoint) -> None:
-    saved = checkpoint.state
-    state: dict[int, dict[str, Any]] = {
-        int(index): dict(values) for index, values in saved["optimizer_state"].items()
-    }
-    for name, tensor in checkpoint.tensors(_OPTIMIZER).items():
-        index, key = name.split("/", 1)
-        state[int(index)][key] = tensor
-    groups = [
-        {**fresh, **group}
-        for fresh, group in zip(
-            trainer.optimizer.state_dict()["param_groups"], saved["optimizer_groups"], strict=True
-        )
-    ]
-    trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
-    trainer.lr_scheduler.load_state_dict(dict(saved["scheduler"]))
-    scaler = getattr(trainer.accelerator, "scaler", None)
-    if scaler is not None and saved["scaler"]:
-        scaler.load_state_dict(saved["scaler"])
-
-
-def _restore_random(checkpoint: Checkpoint) -> None:
-    tensors = checkpoint.tensors(_RANDOM)
-    torch.set_rng_state(tensors["cpu"])
-    if torch.cuda.is_available() and "cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["cuda"])
-    version, numbers, gauss = checkpoint.state["random_python"]
-    random.setstate((version, tuple(numbers), gauss))
-    kind, keys, *position = checkpoint.state["random_numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *position))
+def _trained(trainer: CheckpointedTrainer) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
 
 
 def _write_trainer_state(trainer: CheckpointedTrainer, checkpoint: Checkpoint) -> str:

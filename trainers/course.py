@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -17,10 +17,21 @@ class Course:
 
     Args:
         earlier: what `to_json` gave in an earlier attempt; absent at the beginning.
+        now_s: gives the seconds that its time is counted in; a training that shares its process's
+            time with others has a clock of its own.
+        fused_with: how many others it trains together with.
     """
 
-    def __init__(self, earlier: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        earlier: Mapping[str, Any] | None = None,
+        now_s: Callable[[], float] = time.monotonic,
+        fused_with: int = 0,
+    ) -> None:
         known = earlier or {}
+        self._now_s = now_s
+        self.fused_with = max(fused_with, int(known.get("fused_with", 0)))
+        """How many others it trained together with, at most, over all attempts."""
         self.rows = [StepRow(**row) for row in known.get("rows", ())]
         self.train_loss: float | None = known.get("train_loss")
         """Mean loss per counted token over the last logged steps."""
@@ -33,7 +44,7 @@ class Course:
         self._loss_sum = float(known.get("loss_sum", 0.0))
         self._logged_step = int(known.get("logged_step", 0))
         self._earlier_s = float(known.get("seconds", 0.0))
-        self._began = time.monotonic()
+        self._began = now_s()
         self._steps_s = float(known.get("steps_s", 0.0))
         self._timed_steps = int(known.get("timed_steps", 0))
         self._first_step_s: float | None = known.get("first_step_s")
@@ -43,7 +54,7 @@ class Course:
     @property
     def seconds(self) -> float:
         """Training time over all attempts; what was lost with a killed one does not count."""
-        return self._earlier_s + time.monotonic() - self._began
+        return self._earlier_s + self._now_s() - self._began
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -58,11 +69,11 @@ class Course:
 
     def begin_step(self) -> None:
         """An optimiser step begins."""
-        self._step_began = time.monotonic()
+        self._step_began = self._now_s()
 
     def end_step(self) -> None:
         """The optimiser step that was begun is done."""
-        took = time.monotonic() - self._step_began
+        took = self._now_s() - self._step_began
         if self._is_first:
             self._first_step_s, self._is_first = took, False
         else:
@@ -83,6 +94,7 @@ class Course:
             "steps_s": self._steps_s,
             "timed_steps": self._timed_steps,
             "first_step_s": self._first_step_s,
+            "fused_with": self.fused_with,
         }
 
     def add_loss(self, step: int, loss: float) -> None:

@@ -82,7 +82,7 @@ def _build(
 
             return add_bottlenecks(base, settings), tokenizer
         case _:
-            return _adapt(base, settings), tokenizer
+            return adapt(base, settings), tokenizer
 
 
 def _load(
@@ -99,7 +99,16 @@ def _load(
     return load_adapter(base, folder), tokenizer
 
 
-def _adapt(base: PreTrainedModel, settings: DeltaSettings) -> PeftModel:
+def adapt(base: PreTrainedModel, settings: DeltaSettings) -> PeftModel:
+    """A model with a fresh adapter of PEFT's.
+
+    Args:
+        base: frozen and changed in place.
+        settings: which adapter; one that PEFT has.
+
+    Raises:
+        ModelError: the model lacks what is to be adapted.
+    """
     from peft import get_peft_model
 
     try:

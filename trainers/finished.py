@@ -49,6 +49,8 @@ class Finished:
     """Training settings that are not as specified, because memory ran out."""
     seconds_per_step: float | None = None
     """Mean time of an optimiser step; see `Course`."""
+    fused_with: int = 0
+    """How many others it trained together with; its times are then its share of the group's."""
 
 
 def training_identity(spec: TrialSpec, source: Path, pairs: PairSplits) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from trainers.encoding import IGNORED_LABEL, EncodedPair
@@ -64,21 +64,43 @@ def mean_token_loss(
     """
     was_training = model.training
     model.eval()
-    total, tokens, start, rows = 0.0, 0, 0, _ROWS
-    by_length = sorted(examples, key=lambda example: len(example.input_ids))
     try:
-        while start < len(by_length):
-            if should_stop():
-                raise StoppedError("stopped while the validation loss was measured")
-            batch = by_length[start : start + rows]
-            summed = _loss_if_it_fits(model, batch)
-            if summed is None:
-                free_memory()
-                rows = len(batch) // 2
-                continue
-            total, tokens, start = total + summed[0], tokens + summed[1], start + len(batch)
+        return mean_of_sums(lambda batch: _summed_loss(model, batch), examples, should_stop)
     finally:
         model.train(was_training)
+
+
+def mean_of_sums(
+    summed: Callable[[Sequence[EncodedPair]], tuple[float, int]],
+    examples: Sequence[EncodedPair],
+    should_stop: ShouldStop = never,
+) -> float:
+    """Mean negative log-likelihood per counted token, in nats, of whatever can sum it.
+
+    Args:
+        summed: gives the summed loss and the counted tokens of some examples.
+        examples: as for `mean_token_loss`.
+        should_stop: asked between batches.
+
+    Raises:
+        StoppedError: `should_stop` said so.
+        torch.OutOfMemoryError: one example at a time does not fit.
+    """
+    import torch
+
+    total, tokens, start, rows = 0.0, 0, 0, _ROWS
+    by_length = sorted(examples, key=lambda example: len(example.input_ids))
+    while start < len(by_length):
+        if should_stop():
+            raise StoppedError("stopped while the validation loss was measured")
+        batch = by_length[start : start + rows]
+        with torch.inference_mode():
+            found = _if_it_fits(summed, batch)
+        if found is None:
+            free_memory()
+            rows = len(batch) // 2
+            continue
+        total, tokens, start = total + found[0], tokens + found[1], start + len(batch)
     return total / tokens
 
 
@@ -91,28 +113,32 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _loss_if_it_fits(
-    model: PreTrainedModel, examples: Sequence[EncodedPair]
+def _if_it_fits(
+    summed: Callable[[Sequence[EncodedPair]], tuple[float, int]], examples: Sequence[EncodedPair]
 ) -> tuple[float, int] | None:
-    """The examples' summed loss and counted tokens; None where memory runs out and fewer can do."""
-    import torch
-
-    device = next(model.parameters()).device
+    """What `summed` gives; None where memory runs out and fewer can do."""
     try:
-        with torch.inference_mode():
-            batch = {key: value.to(device) for key, value in collate(examples).items()}
-            labels_bt = batch.pop("labels")
-            logits_btv = model(**batch).logits
-            # Prompt-learning adapters put virtual positions in front: the last T are the text's.
-            logits_btv = logits_btv[:, -labels_bt.shape[1] :]
-            loss = torch.nn.functional.cross_entropy(
-                logits_btv[:, :-1].float().flatten(0, 1),
-                labels_bt[:, 1:].flatten(),
-                ignore_index=IGNORED_LABEL,
-                reduction="sum",
-            )
-            return float(loss), int((labels_bt[:, 1:] != IGNORED_LABEL).sum())
+        return summed(examples)
     except (RuntimeError, MemoryError) as error:
         if len(examples) == 1 or not is_out_of_memory(error):
             raise
     return None
+
+
+def _summed_loss(model: PreTrainedModel, examples: Sequence[EncodedPair]) -> tuple[float, int]:
+    """The examples' summed loss and counted tokens."""
+    import torch
+
+    device = next(model.parameters()).device
+    batch = {key: value.to(device) for key, value in collate(examples).items()}
+    labels_bt = batch.pop("labels")
+    logits_btv = model(**batch).logits
+    # Prompt-learning adapters put virtual positions in front: the last T are the text's.
+    logits_btv = logits_btv[:, -labels_bt.shape[1] :]
+    loss = torch.nn.functional.cross_entropy(
+        logits_btv[:, :-1].float().flatten(0, 1),
+        labels_bt[:, 1:].flatten(),
+        ignore_index=IGNORED_LABEL,
+        reduction="sum",
+    )
+    return float(loss), int((labels_bt[:, 1:] != IGNORED_LABEL).sum())

@@ -37,6 +37,23 @@ def never() -> bool:
     return False
 
 
+def each_step_once(on_epoch: OnEpoch) -> OnEpoch:
+    """A signal that passes on what is new: steps may be repeated, the word of them is not.
+
+    Args:
+        on_epoch: told of what is new.
+    """
+    told = 0
+
+    def tell(report: EpochReport) -> None:
+        nonlocal told
+        if report.step > told:
+            told = report.step
+            on_epoch(report)
+
+    return tell
+
+
 @dataclass(frozen=True)
 class StepRow:
     """One line of `train.csv`."""

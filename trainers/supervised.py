@@ -82,15 +82,15 @@ def train_supervised(
     attempt = attempt or Attempt(micro_batch(spec, spec.training.batch_size))
     batch, checkpoint = attempt.batch, attempt.checkpoint
     use_cache = model.config.use_cache
-    trainer = _make_trainer(
-        model, tokenizer, spec, train, _sft_config(spec, len(train), batch, workdir)
+    trainer = make_trainer(
+        model, tokenizer, spec, train, sft_config(spec, len(train), batch, workdir)
     )
     course = Course(checkpoint.state["course"] if checkpoint else None)
     around = SupervisedSurroundings(
         workdir=workdir,
         identity=attempt.identity,
         batch_size=batch.batch_size,
-        steps_per_epoch=_steps_per_epoch(spec, len(train)),
+        steps_per_epoch=steps_per_epoch(spec, len(train)),
         valid=valid,
         on_epoch=on_epoch,
         should_stop=attempt.should_stop,
@@ -108,13 +108,22 @@ def train_supervised(
     return course
 
 
-def _make_trainer(
+def make_trainer(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     spec: TrialSpec,
     train: Sequence[EncodedPair],
     config: SFTConfig,
 ) -> ResumableTrainer:
+    """The Trainer of a training, before it begins.
+
+    Args:
+        model: parameters with `requires_grad` are trained.
+        tokenizer: the model's.
+        spec: the trial.
+        train: training examples.
+        config: as `sft_config` gives it.
+    """
     from trainers.resumable import ResumableTrainer
 
     if not isinstance(spec.method, ReaderSettings):
@@ -151,11 +160,17 @@ def optimizer_steps(spec: TrialSpec, examples: int) -> int:
         spec: the trial.
         examples: number of training pairs.
     """
-    steps = _steps_per_epoch(spec, examples) * spec.training.epochs
+    steps = steps_per_epoch(spec, examples) * spec.training.epochs
     return min(steps, spec.training.max_steps or steps)
 
 
-def _steps_per_epoch(spec: TrialSpec, examples: int) -> int:
+def steps_per_epoch(spec: TrialSpec, examples: int) -> int:
+    """Optimiser steps in a pass over the pairs.
+
+    Args:
+        spec: the trial.
+        examples: number of training pairs.
+    """
     batches = math.ceil(examples / spec.training.batch_size)
     return math.ceil(batches / spec.training.gradient_accumulation_steps)
 
@@ -205,7 +220,18 @@ def take_off_training(model: PreTrainedModel | PeftModel, use_cache: bool | None
     model.eval()
 
 
-def _sft_config(spec: TrialSpec, examples: int, batch: MicroBatch, workdir: Path) -> SFTConfig:
+def sft_config(spec: TrialSpec, examples: int, batch: MicroBatch, workdir: Path) -> SFTConfig:
+    """A trial's settings as TRL takes them.
+
+    Args:
+        spec: the trial.
+        examples: number of training pairs.
+        batch: how an optimiser step is cut.
+        workdir: the trial's folder.
+
+    Raises:
+        ModelError: the precision needs a device that is not here.
+    """
     from trl import SFTConfig
 
     training = spec.training

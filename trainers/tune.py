@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ from trainers.micro_batch import (
     remembered_at_once,
     smaller_cut,
 )
-from trainers.progress import EpochReport, OnEpoch, write_steps
+from trainers.progress import OnEpoch, each_step_once, write_steps
 from trainers.supervised import Attempt, train_supervised, trainer_folder
 from trainers.task import TrainingTask
 from trainers.tuned import TunedModel
@@ -82,9 +82,7 @@ def tune(task: TrainingTask, build: Build, load: Load) -> TunedModel:
         model, tokenizer, finished, passed_over = _train_until_it_fits(task, build, identity)
         notes += passed_over
         digest = write_finished(workdir, identity, spec, model, tokenizer, finished)
-    remove_checkpoints(workdir)
-    forget_micro_batch(workdir)
-    shutil.rmtree(trainer_folder(workdir), ignore_errors=True)
+    clear_attempts(workdir)
     return TunedModel(
         model=model,
         tokenizer=tokenizer,
@@ -96,10 +94,77 @@ def tune(task: TrainingTask, build: Build, load: Load) -> TunedModel:
         truncated_references=finished.truncated_references,
         seconds=finished.seconds,
         seconds_per_step=finished.seconds_per_step,
+        fused_with=finished.fused_with,
         digest=digest,
         adjusted=finished.adjusted,
         rows=finished.rows,
         notes=tuple(notes),
+    )
+
+
+def clear_attempts(workdir: Path) -> None:
+    """Remove what only an unfinished training needs.
+
+    Args:
+        workdir: the trial's folder.
+    """
+    remove_checkpoints(workdir)
+    forget_micro_batch(workdir)
+    shutil.rmtree(trainer_folder(workdir), ignore_errors=True)
+
+
+def begin_attempt(
+    task: TrainingTask, identity: str, shapes: Mapping[str, tuple[int, ...]], most: int
+) -> tuple[Attempt, tuple[str, ...]]:
+    """Where to go on from and with how much at once, and why newer checkpoints were passed over.
+
+    Args:
+        task: what is trained.
+        identity: of the training.
+        shapes: of the trained parameters, by name.
+        most: pairs per forward pass, at most.
+    """
+    batch = micro_batch(task.spec, most)
+    checkpoint, notes = newest_checkpoint(task.workdir, identity, shapes)
+    if checkpoint is not None:
+        earlier = int(checkpoint.state["batch_size"])
+        batch = micro_batch(task.spec, min(batch.batch_size, earlier))
+    return Attempt(batch, identity, checkpoint, task.checkpoints, task.should_stop), notes
+
+
+def finish_course(
+    course: Course,
+    spec: TrialSpec,
+    attempt: Attempt,
+    *,
+    trainable_parameters: int,
+    total_parameters: int,
+    truncated_references: int,
+) -> Finished:
+    """What a training came to that has gone its course.
+
+    Args:
+        course: with at least one finished epoch.
+        spec: the trial.
+        attempt: the last one.
+        trainable_parameters: that training could change.
+        total_parameters: the trainable ones included.
+        truncated_references: training replies that were cut short.
+    """
+    if course.report is None or course.valid_loss is None:
+        raise RuntimeError("training ended without a finished epoch")
+    return Finished(
+        rows=tuple(course.rows),
+        report=course.report,
+        train_loss=course.train_loss,
+        valid_loss=course.valid_loss,
+        trainable_parameters=trainable_parameters,
+        total_parameters=total_parameters,
+        truncated_references=truncated_references,
+        seconds=course.seconds,
+        seconds_per_step=course.seconds_per_step,
+        adjusted=adjustments(spec, attempt.batch),
+        fused_with=course.fused_with,
     )
 
 
@@ -120,44 +185,27 @@ def _train_until_it_fits(
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, Finished, tuple[str, ...]]:
     """A trained model; each time memory runs out, from the last checkpoint with a smaller batch."""
     spec, workdir = task.spec, task.workdir
-    batch = micro_batch(spec, remembered_at_once(workdir, spec.training.batch_size))
-    told = 0
-
-    def tell(report: EpochReport) -> None:
-        nonlocal told
-        if report.step > told:  # Steps may be repeated, the word of them is not.
-            told = report.step
-            task.on_epoch(report)
-
+    most = remembered_at_once(workdir, spec.training.batch_size)
+    tell = each_step_once(task.on_epoch)
     while True:
         model, tokenizer = build()
         train, valid, truncated = encode_splits(tokenizer, task.pairs, spec)
         shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
-        checkpoint, notes = newest_checkpoint(workdir, identity, shapes)
-        if checkpoint is not None:
-            earlier = int(checkpoint.state["batch_size"])
-            batch = micro_batch(spec, min(batch.batch_size, earlier))
-        attempt = Attempt(batch, identity, checkpoint, task.checkpoints, task.should_stop)
+        attempt, notes = begin_attempt(task, identity, shapes, most)
         course = _train_if_it_fits(model, tokenizer, spec, train, valid, workdir, tell, attempt)
         if course is not None:
             break
-        batch = micro_batch(spec, smaller_cut(batch.batch_size))
-        remember_at_once(workdir, batch.batch_size)
+        most = smaller_cut(attempt.batch.batch_size)
+        remember_at_once(workdir, most)
         del model
         free_memory()
-    if course.report is None or course.valid_loss is None:
-        raise RuntimeError("training ended without a finished epoch")
-    finished = Finished(
-        rows=tuple(course.rows),
-        report=course.report,
-        train_loss=course.train_loss,
-        valid_loss=course.valid_loss,
+    finished = finish_course(
+        course,
+        spec,
+        attempt,
         trainable_parameters=sum(math.prod(shape) for shape in shapes.values()),
         total_parameters=sum(p.numel() for p in model.parameters()),
         truncated_references=truncated,
-        seconds=course.seconds,
-        seconds_per_step=course.seconds_per_step,
-        adjusted=adjustments(spec, batch),
     )
     return model, tokenizer, finished, notes
 

@@ -40,6 +40,8 @@ class TunedModel:
     """Training time over all attempts."""
     seconds_per_step: float | None = None
     """Mean time of an optimiser step; absent where none was done."""
+    fused_with: int = 0
+    """How many others it trained together with; its times are then its share of the group's."""
     digest: str = ""
     """SHA-256 by which the weights are known; the source's, where nothing was trained."""
     acts: ActTokens | ActHead | None = None
