@@ -49,6 +49,16 @@ class DiskFullError(RuntimeError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The first useful line of what an error says; its class, where it says nothing.
+
+    Args:
+        error: what was raised.
+    """
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, says that a disk or a quota is full.
 

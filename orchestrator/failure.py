@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpora.privacy import guard, privacy_of
-from orchestrator.errors import WorkerLostError
+from orchestrator.errors import WorkerLostError, first_line
 from orchestrator.storage import write_json
 from orchestrator.trial import TrialWork
 from search_spaces.errors import InputError
@@ -66,8 +66,7 @@ def record_error(work: TrialWork, error: BaseException) -> dict[str, Any]:
         work: the trial.
         error: what ended it.
     """
-    text = str(error).strip()
-    message = text.splitlines()[0] if text else type(error).__name__
+    message = first_line(error)
     if not isinstance(error, (InputError, DivergedError, WorkerLostError)):
         message = f"{type(error).__name__}: {message}"
     trace = "".join(traceback.format_exception(error))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.attempts import Attempt, attempt
+from orchestrator.errors import first_line, is_disk_full
 from orchestrator.memory import forget_peak_memory, hold_to_share, peak_memory_gib
 from orchestrator.storage import SweepFolder
 from orchestrator.trial import (
@@ -35,6 +36,9 @@ OnEnd = Callable[[TrialWork, Exception | None], None]
 
 _WORKERS_TOGETHER = 2
 """Workers that trials may lose together; then each goes on alone, and only one of them is at fault."""
+
+
+_TOGETHER = "together"
 
 
 @dataclass(frozen=True)
@@ -82,15 +86,12 @@ def run_together(
             for member in members:
                 if member.work.id not in trained:
                     continue
+                how = trained[member.work.id]
+                # The epochs of what trained with the others were told meanwhile.
+                tell = _unheard if how == _TOGETHER else partial(on_epoch, member.work.id)
+                notes = (how,) if how not in ("", _TOGETHER) else ()
                 run = partial(
-                    finish_trial,
-                    member.work,
-                    member.this,
-                    False,
-                    # Its epochs were told as it trained with the others.
-                    _unheard if trained[member.work.id] else partial(on_epoch, member.work.id),
-                    scorer,
-                    should_stop,
+                    finish_trial, member.work, member.this, False, tell, scorer, should_stop, notes
                 )
                 on_end(member.work, outcome(run))
                 member.hold.close()
@@ -112,35 +113,35 @@ def _hold(
     group: Sequence[TrialWork], holds: ExitStack, should_stop: ShouldStop, on_end: OnEnd
 ) -> list[_Member]:
     """The trials that are still to be done and that this worker could get hold of."""
-    members = []
+    members: list[_Member] = []
+
+    def take(work: TrialWork, hold: ExitStack) -> None:
+        this = hold.enter_context(attempt(Path(work.folder), work.token, should_stop))
+        members.append(_Member(work, this, hold))
+
     for work in group:
-        folder = Path(work.folder)
         hold = holds.enter_context(ExitStack())
-        held: list[Attempt] = []
-        error = outcome(
-            lambda folder=folder, work=work, hold=hold, held=held: held.append(
-                hold.enter_context(attempt(folder, work.token, should_stop))
-            )
-        )
+        error = outcome(partial(take, work, hold))
         if error is not None:
             on_end(work, error)
-        elif SweepFolder(folder.parent.parent).result(work.id) is not None:
+        elif SweepFolder(Path(work.folder).parent.parent).result(work.id) is not None:
+            # An earlier worker died after its work was done.
+            members.pop()
             hold.close()
-            on_end(work, None)  # An earlier worker died after its work was done.
-        else:
-            members.append(_Member(work, held[0], hold))
+            on_end(work, None)
     return members
 
 
 def _train(
     members: Sequence[_Member], on_epoch: OnMemberEpoch, should_stop: ShouldStop, on_end: OnEnd
-) -> dict[str, bool]:
+) -> dict[str, str]:
     """Train what can be trained together.
 
     Returns:
-        The trials that go on, by id, and whether each was trained here; the others have ended.
+        Of the trials that go on, by id: `_TOGETHER` where it was trained here, else a note why not,
+        or nothing; the others have ended.
     """
-    from trainers.fused import train_fused
+    from trainers.fused import Ended, train_fused
 
     tasks: dict[str, TrainingTask] = {}
     by_id = {member.work.id: member for member in members}
@@ -157,14 +158,17 @@ def _train(
         if error is not None:
             end(member.work.id, error)
     if len(tasks) < 2:
-        return dict.fromkeys(tasks, False)
+        return dict.fromkeys(tasks, "")
     hold_to_share(members[0].work.gpu_share)
     forget_peak_memory()
-    try:
-        ended = train_fused(list(tasks.values()), should_stop)
-    except StoppedError as stopped:
+    ended: list[Ended] = []
+    error = outcome(lambda: ended.extend(train_fused(list(tasks.values()), should_stop)))
+    if error is not None and not isinstance(error, StoppedError) and not is_disk_full(error):
+        why = f"trained alone, because training together failed: {first_line(error)}"
+        return dict.fromkeys(tasks, why)
+    if error is not None:
         for trial_id in tasks:
-            end(trial_id, stopped)
+            end(trial_id, error)
         return {}
     peak = peak_memory_gib()
     trained = {}
@@ -173,5 +177,5 @@ def _train(
             end(trial_id, one.error)
             continue
         note_peak_memory(task.workdir, peak)
-        trained[trial_id] = True
+        trained[trial_id] = _TOGETHER
     return trained

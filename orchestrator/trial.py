@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -107,6 +107,7 @@ def finish_trial(
     on_epoch: OnEpoch,
     scorer: StreamingScorer,
     should_stop: ShouldStop,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Do what is missing of a trial that this worker holds.
 
@@ -117,6 +118,7 @@ def finish_trial(
         on_epoch: told of every finished epoch.
         scorer: of the trial's metrics.
         should_stop: asked between steps.
+        notes: of what happened to the trial before.
 
     Returns:
         As `run_trial`, which says what is raised.
@@ -127,6 +129,7 @@ def finish_trial(
         return finished  # An earlier worker died after its work was done.
     (folder / "failure.json").unlink(missing_ok=True)
     result = _train_and_evaluate(work, folder, this, smaller, on_epoch, scorer, should_stop)
+    result["notes"] += notes
     write_json(folder / "result.json", result)
     for file in (_PARTIAL, _SPENT):
         (folder / file).unlink(missing_ok=True)
