@@ -226,6 +226,7 @@ def _train_and_evaluate(
             "total_parameters": tuned.total_parameters,
             "trainable_share": tuned.trainable_parameters / tuned.total_parameters,
             "peak_memory_gib": spent.peak_memory_gib,
+            "fused_with": tuned.fused_with,
         },
         "data": {
             "train_pairs": len(pairs.train),
