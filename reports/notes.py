@@ -66,10 +66,22 @@ def cost_notes(trials: Sequence[Trial], rows: Iterable[Row]) -> tuple[str, ...]:
         " process, with what earlier trials left in it. Time: of an optimiser step, validation and checkpoints apart; n/a where none was"
         " timed." + (" Several seeds: mean ± sample standard deviation." if seeds else ""),
         _device_note(done),
+        _fused_note(done),
         _memory_note(done),
         _failure_note(trials),
     ]
     return tuple(note for note in notes if note)
+
+
+def _fused_note(done: Sequence[TrialResult]) -> str:
+    """Whose costs are shares of a common training."""
+    fused = sum(bool(trial.cost.get("fused_with")) for trial in done)
+    if not fused:
+        return ""
+    return (
+        f"{fused} of {len(done)} trials trained together with others on one frozen model: their time"
+        " is their share by tokens, their memory that of all; `--no-fuse` measures each alone."
+    )
 
 
 def _device_note(done: Iterable[TrialResult]) -> str:
