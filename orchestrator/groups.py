@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.trial import TrialWork
 from search_spaces.identity import spec_from_dict
+from search_spaces.spec import RlSettings
 from trainers.fusing import fuse_key
 
 MOST_MEMBERS = 16
@@ -22,7 +23,7 @@ def group_trials(
     fits: Callable[[Group], bool],
     most_members: int = MOST_MEMBERS,
 ) -> list[Group]:
-    """Trials in groups that train together, the largest first, then the rest as they came.
+    """Trials in groups that train together, the largest first; then long trials, then the rest.
 
     Trials of a kind are spread over all slots before any of them share one: a group of two on one
     core is slower than two trials on two.
@@ -46,7 +47,13 @@ def group_trials(
             parts += 1
             cut = _cut(members, parts)
         groups += cut
-    return sorted(groups, key=lambda group: -len(group))
+    return sorted(groups, key=lambda group: (-len(group), not _is_long(group[0])))
+
+
+def _is_long(work: TrialWork) -> bool:
+    """Whether a trial takes several times as long as others: it should not be the last alone."""
+    method = spec_from_dict(work.spec).method
+    return isinstance(method, RlSettings) and method.rl != "none"
 
 
 def _cut(members: Sequence[TrialWork], parts: int) -> list[Group]:

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.groups import Group, group_trials
 from orchestrator.trial import TrialWork
 from search_spaces.identity import spec_to_dict
-from search_spaces.spec import BaseSettings, DeltaSettings, Method, SftSettings
+from search_spaces.spec import BaseSettings, DeltaSettings, Method, ReaderSettings, SftSettings
 from tests.unit.orchestrator.trials import spec
 
 LORA = DeltaSettings(peft_type="lora")
@@ -74,3 +74,11 @@ def test_a_group_is_cut_until_it_fits() -> None:
 
 def test_nothing_is_grouped_where_that_is_not_wanted() -> None:
     assert sizes(group_trials([work(n) for n in range(9)], 2, fits, 1)) == [1] * 9
+
+
+def test_long_trials_begin_early() -> None:
+    short = [work(0, SftSettings()), work(1, BaseSettings())]
+    long = work(2, ReaderSettings())
+    joint = work(3, ReaderSettings(rl="none"))
+    groups = group_trials([*short, joint, long], 2, fits)
+    assert [group[0] for group in groups] == [long, *short, joint]
