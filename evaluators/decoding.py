@@ -16,6 +16,7 @@ import torch
 from corpora.dialogue import Pair
 from evaluators import beam_cache, chatmgl_protocol, sampling
 from evaluators.beam_search import Search, start_search
+from evaluators.beams import cached_tokens, start_beams
 from evaluators.causal_model import CausalModel
 from evaluators.dialogue_acts import predict_acts
 from evaluators.errors import EvaluationError
@@ -234,12 +235,15 @@ def _batched(
     """
     waiting = sorted(prompts, key=lambda prompt: -len(prompt.ids))
     at_most = decoding.eval_batch_size
+    token_bytes = beam_cache.bytes_per_token(model.config, model.dtype)
     while waiting:
-        longest = len(waiting[0].ids) + model.virtual_tokens + decoding.max_new_tokens
-        row_bytes = longest * beam_cache.bytes_per_token(model.config, model.dtype)
-        fits = beam_cache.bytes_for_batch(model.device) // row_bytes
-        rows = accumulate(sum(prompt.widths) for prompt in waiting[:at_most])
-        batch = waiting[: max(1, sum(so_far <= fits for so_far in rows))]
+        longest = len(waiting[0].ids) + model.virtual_tokens
+        fits = beam_cache.bytes_for_batch(model.device) // token_bytes
+        tokens = accumulate(
+            cached_tokens(model, longest, prompt.widths, decoding.max_new_tokens)
+            for prompt in waiting[:at_most]
+        )
+        batch = waiting[: max(1, sum(so_far <= fits for so_far in tokens))]
         settled: set[tuple[int, int]] = set()
         out_of_memory = False
         try:
@@ -301,9 +305,8 @@ def _decode(
         for _ in range(width)
     ]
     owners = torch.tensor(places, device=device)
-    rows = beam_cache.expand(read.cache, owners, decoding.max_new_tokens - 1)
-    logits, positions = read.logits[owners], read.positions[owners]
-    mask = None if read.mask is None else read.mask[owners]
+    logits = read.logits[owners]
+    beams = start_beams(model, read, owners)
     del read
 
     while True:
@@ -324,14 +327,13 @@ def _decode(
         if not open_rows:
             return
         greedy_rows = sum(len(s.done) for s in searches if s.width == 1)
-        rows.follow(parents, greedy_rows)
+        beams.follow(parents, greedy_rows)
         if len(tokens) - open_rows >= max(1, len(tokens) // _COMPACT_SHARE):
             stay = torch.cat([(~s.done).repeat_interleave(s.width) for s in searches]).nonzero()[
                 :, 0
             ]
-            rows.keep(stay)
-            tokens, positions = tokens[stay], positions[stay]
-            mask = None if mask is None else mask[stay]
+            beams.keep(stay)
+            tokens = tokens[stay]
             for number, (search, flags) in enumerate(zip(searches, done, strict=True)):
                 search.keep((~search.done).nonzero()[:, 0])
                 members[number] = [
@@ -339,10 +341,7 @@ def _decode(
                 ]
                 reported[number] = [False] * len(members[number])
         stop_if_asked(should_stop)
-        if mask is not None:
-            mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
-        logits = model.step(tokens, rows.cache, mask, positions)
-        positions = positions + 1
+        logits = beams.step(tokens)
 
 
 def _advance(searches: Sequence[Search], logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
