@@ -19,6 +19,7 @@ from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import Cache
 
 from evaluators.beam_cache import can_hold, has_whole_layers
+from trainers.row_adapters import RowAdapters
 from trainers.tuned import TunedModel
 
 _NEUTRAL: dict[str, object] = {
@@ -58,6 +59,8 @@ class ReadPrompts:
     """Which cached tokens are real, int (B, T); absent where all are."""
     positions: Tensor
     """Position of each row's next token, int (B,)."""
+    tokens: int
+    """T, virtual and padding tokens included."""
 
 
 class CausalModel:
@@ -65,14 +68,16 @@ class CausalModel:
 
     Args:
         tuned: the tuned model; its generation config is read, never written.
+        adapters: where `tuned` is the base of several adapters, what tells them which row is whose.
     """
 
-    def __init__(self, tuned: TunedModel) -> None:
+    def __init__(self, tuned: TunedModel, adapters: RowAdapters | None = None) -> None:
         outer: Any = tuned.model
         outer.eval()
         peft_config: Any = getattr(outer, "active_peft_config", None)
         learns_prompt = bool(getattr(peft_config, "is_prompt_learning", False))
         self.outer = outer
+        self._adapters = adapters
         self.base: Any = outer if peft_config is None else outer.get_base_model()
         self._learns_prompt = learns_prompt
         self.virtual_tokens = int(peft_config.num_virtual_tokens) if learns_prompt else 0
@@ -117,11 +122,12 @@ class CausalModel:
             and has_whole_layers(self.config)
         )
 
-    def read(self, prompts: Sequence[Sequence[int]]) -> ReadPrompts:
+    def read(self, prompts: Sequence[Sequence[int]], members: Tensor | None = None) -> ReadPrompts:
         """Read prompts side by side.
 
         Args:
             prompts: B prompts of token ids, each of any length above 0.
+            members: whose adapter reads each, int (B,); absent where there is one model for all.
         """
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         longest = int(lengths.max())
@@ -150,8 +156,10 @@ class CausalModel:
                 cache.update(layer.keys.expand(repeats), layer.values.expand(repeats), number)
         padded = int(lengths.min()) < longest
         real = mask.long() if padded else None
-        logits = self._forward(inputs, cache, real, positions, 1)[:, 0]
-        return ReadPrompts(logits, cache, real, lengths + self.virtual_tokens)
+        logits = self._forward(inputs, cache, real, positions, 1, members)[:, 0]
+        return ReadPrompts(
+            logits, cache, real, lengths + self.virtual_tokens, longest + self.virtual_tokens
+        )
 
     def first_scores(self, prompt: Sequence[int]) -> Tensor:
         """Scores of the token after a prompt, fp32 (V,), read without a cache.
@@ -176,7 +184,14 @@ class CausalModel:
         states: Tensor = self.base.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return states[0, -1].float()
 
-    def step(self, tokens: Tensor, cache: Cache, mask: Tensor | None, positions: Tensor) -> Tensor:
+    def step(
+        self,
+        tokens: Tensor,
+        cache: Cache,
+        mask: Tensor | None,
+        positions: Tensor,
+        members: Tensor | None = None,
+    ) -> Tensor:
         """Read S more tokens a row.
 
         Args:
@@ -185,11 +200,14 @@ class CausalModel:
             mask: real tokens of the cache and the new ones, int (B, T+S), absent where all are; or
                 what is added to the attention of each new token, float (B, 1, S, T+S).
             positions: of the new tokens, int (B, S).
+            members: whose adapter reads each row, int (B,); absent where there is one for all.
 
         Returns:
             Scores of the token after each, fp32 (B, S, V).
         """
-        return self._forward({"input_ids": tokens}, cache, mask, positions, tokens.shape[1])
+        return self._forward(
+            {"input_ids": tokens}, cache, mask, positions, tokens.shape[1], members
+        )
 
     def _forward(
         self,
@@ -198,8 +216,11 @@ class CausalModel:
         mask: Tensor | None,
         positions: Tensor,
         scored: int,
+        members: Tensor | None,
     ) -> Tensor:
         """Scores after the last tokens of each row, fp32 (B, scored, V)."""
+        if self._adapters is not None and members is not None:
+            self._adapters.members = members
         arguments: dict[str, Any] = {
             **inputs,
             "past_key_values": cache,

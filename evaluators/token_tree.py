@@ -11,11 +11,13 @@ head size.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from torch.nn.functional import pad
+from transformers.cache_utils import Cache, DynamicLayer
 
 from evaluators.causal_model import CausalModel, ReadPrompts
 
@@ -28,27 +30,30 @@ class TokenTree:
 
     Args:
         model: has read the prompts.
-        read: what that left; its cache is emptied.
+        reads: what that left, slice by slice; their caches are emptied.
+        members: whose adapter reads each prompt, int (P,).
         owners: the prompt of each beam, int (R,).
     """
 
-    def __init__(self, model: CausalModel, read: ReadPrompts, owners: Tensor) -> None:
-        layers: list[Any] = list(read.cache.layers)
-        prompts, _, tokens, _ = layers[0].keys.shape
-        self._model, self._cache = model, read.cache
-        self._layers: list[_TreeLayer] = []
-        for layer in layers:
-            held = _TreeLayer()  # type: ignore[no-untyped-call]
-            held.show(layer.keys, layer.values, tokens)
-            self._layers.append(held)
-            layer.keys = layer.values = None
-        read.cache.layers = list(self._layers)
+    def __init__(
+        self, model: CausalModel, reads: Sequence[ReadPrompts], members: Tensor, owners: Tensor
+    ) -> None:
+        self._model, self._cache = model, reads[0].cache
+        self._members = members
+        self._layers = _join([read.cache for read in reads])
+        self._cache.layers = list(self._layers)
         self._owners = owners
-        self._positions = read.positions.index_select(0, owners)
-        real = owners.new_ones(prompts, tokens) if read.mask is None else read.mask
+        positions = torch.cat([read.positions for read in reads])
+        self._positions = positions.index_select(0, owners)
+        real = owners.new_zeros(len(members), self._layers[0].length)
+        first = 0
+        for read in reads:
+            rows, tokens = len(read.positions), read.tokens
+            real[first : first + rows, :tokens] = 1 if read.mask is None else read.mask
+            first += rows
         self._passed = real.bool().index_select(0, owners)
         """Tokens that each beam has passed through, bool (R, T)."""
-        self._prompts, self._slots = prompts, 0
+        self._prompts, self._slots = len(members), 0
         self._lay_out()
 
     def follow(self, parents: Tensor, first: int) -> None:
@@ -85,6 +90,7 @@ class TokenTree:
             self._cache,
             mask.view(self._prompts, 1, self._slots, -1),
             positions.view(shape),
+            self._members,
         )
         self._positions = self._positions + 1
         return scores.view(places, -1).index_select(0, self._places)
@@ -122,6 +128,7 @@ class TokenTree:
         tokens = int(used.sum(dim=1).max())
         # Stable: tokens stay in their order, those to hold first.
         order = used.int().argsort(dim=1, descending=True, stable=True)[:, :tokens]
+        self._members = self._members.index_select(0, staying)
         self._passed = self._passed.gather(1, order.index_select(0, self._owners))
         room = tokens + _ROOM_STEPS * self._slots
         for layer in self._layers:
@@ -159,6 +166,24 @@ class _TreeLayer(DynamicLayer):
         values[:, :, self.length : end] = value_states
         self.show(keys, values, end)
         return self.keys, self.values
+
+
+def _join(caches: Sequence[Cache]) -> list[_TreeLayer]:
+    """The layers of several caches as those of one, shorter ones filled up behind; empties them."""
+    joined = []
+    for layers in zip(*(cache.layers for cache in caches), strict=True):
+        kept: list[Any] = list(layers)
+        length = max(layer.keys.shape[2] for layer in kept)
+        keys, values = (
+            torch.cat([pad(tensor, (0, 0, 0, length - tensor.shape[2])) for tensor in tensors])
+            for tensors in ([layer.keys for layer in kept], [layer.values for layer in kept])
+        )
+        for layer in kept:
+            layer.keys = layer.values = None
+        layer = _TreeLayer()  # type: ignore[no-untyped-call]
+        layer.show(keys, values, length)
+        joined.append(layer)
+    return joined
 
 
 def _move(kept: Tensor, prompts: Tensor, order: Tensor, room: int) -> Tensor:
