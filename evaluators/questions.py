@@ -109,7 +109,9 @@ class Questions:
         Args:
             tokens: of each reply, by beam width and position of the pair.
         """
-        texts = self._tuned.tokenizer.batch_decode(list(tokens.values()), skip_special_tokens=True)
+        texts = self._tuned.tokenizer.batch_decode(
+            [list(each) for each in tokens.values()], skip_special_tokens=True
+        )
         fresh = {
             (beam, number): self._reply(number, beam, text)
             for (beam, number), text in zip(tokens, texts, strict=True)
