@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import Cache
 
-from evaluators.beam_cache import can_hold
+from evaluators.beam_cache import can_hold, has_whole_layers
+from trainers.row_adapters import RowAdapters
 from trainers.tuned import TunedModel
 
 _NEUTRAL: dict[str, object] = {
@@ -57,6 +59,8 @@ class ReadPrompts:
     """Which cached tokens are real, int (B, T); absent where all are."""
     positions: Tensor
     """Position of each row's next token, int (B,)."""
+    tokens: int
+    """T, virtual and padding tokens included."""
 
 
 class CausalModel:
@@ -64,14 +68,16 @@ class CausalModel:
 
     Args:
         tuned: the tuned model; its generation config is read, never written.
+        adapters: where `tuned` is the base of several adapters, what tells them which row is whose.
     """
 
-    def __init__(self, tuned: TunedModel) -> None:
+    def __init__(self, tuned: TunedModel, adapters: RowAdapters | None = None) -> None:
         outer: Any = tuned.model
         outer.eval()
         peft_config: Any = getattr(outer, "active_peft_config", None)
         learns_prompt = bool(getattr(peft_config, "is_prompt_learning", False))
         self.outer = outer
+        self._adapters = adapters
         self.base: Any = outer if peft_config is None else outer.get_base_model()
         self._learns_prompt = learns_prompt
         self.virtual_tokens = int(peft_config.num_virtual_tokens) if learns_prompt else 0
@@ -103,11 +109,25 @@ class CausalModel:
         )
         return neutral and can_hold(self.config)
 
-    def read(self, prompts: Sequence[Sequence[int]]) -> ReadPrompts:
+    @cached_property
+    def reads_trees(self) -> bool:
+        """Whether the model follows a mask that says which tokens each token comes after.
+
+        It does where attention is transformers' own function and every layer sees the whole text.
+        """
+        return (
+            "position_ids" in self._accepts
+            and bool(getattr(self.base, "_supports_attention_backend", False))
+            and self.config._attn_implementation in ("sdpa", "eager")
+            and has_whole_layers(self.config)
+        )
+
+    def read(self, prompts: Sequence[Sequence[int]], members: Tensor | None = None) -> ReadPrompts:
         """Read prompts side by side.
 
         Args:
             prompts: B prompts of token ids, each of any length above 0.
+            members: whose adapter reads each, int (B,); absent where there is one model for all.
         """
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         longest = int(lengths.max())
@@ -136,8 +156,10 @@ class CausalModel:
                 cache.update(layer.keys.expand(repeats), layer.values.expand(repeats), number)
         padded = int(lengths.min()) < longest
         real = mask.long() if padded else None
-        logits = self._forward(inputs, cache, real, positions)
-        return ReadPrompts(logits, cache, real, lengths + self.virtual_tokens)
+        logits = self._forward(inputs, cache, real, positions, 1, members)[:, 0]
+        return ReadPrompts(
+            logits, cache, real, lengths + self.virtual_tokens, longest + self.virtual_tokens
+        )
 
     def first_scores(self, prompt: Sequence[int]) -> Tensor:
         """Scores of the token after a prompt, fp32 (V,), read without a cache.
@@ -162,23 +184,43 @@ class CausalModel:
         states: Tensor = self.base.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return states[0, -1].float()
 
-    def step(self, tokens: Tensor, cache: Cache, mask: Tensor | None, positions: Tensor) -> Tensor:
-        """Read one more token a row.
+    def step(
+        self,
+        tokens: Tensor,
+        cache: Cache,
+        mask: Tensor | None,
+        positions: Tensor,
+        members: Tensor | None = None,
+    ) -> Tensor:
+        """Read S more tokens a row.
 
         Args:
-            tokens: int (R,).
-            cache: keys and values of R rows.
-            mask: real tokens of the cache and the new one, int (R, T+1); absent where all are.
-            positions: of the new tokens, int (R,).
+            tokens: int (B, S).
+            cache: keys and values of T tokens in B rows.
+            mask: real tokens of the cache and the new ones, int (B, T+S), absent where all are; or
+                what is added to the attention of each new token, float (B, 1, S, T+S).
+            positions: of the new tokens, int (B, S).
+            members: whose adapter reads each row, int (B,); absent where there is one for all.
 
         Returns:
-            Scores of the token after it, fp32 (R, V).
+            Scores of the token after each, fp32 (B, S, V).
         """
-        return self._forward({"input_ids": tokens[:, None]}, cache, mask, positions[:, None])
+        return self._forward(
+            {"input_ids": tokens}, cache, mask, positions, tokens.shape[1], members
+        )
 
     def _forward(
-        self, inputs: dict[str, Tensor], cache: Cache, mask: Tensor | None, positions: Tensor
+        self,
+        inputs: dict[str, Tensor],
+        cache: Cache,
+        mask: Tensor | None,
+        positions: Tensor,
+        scored: int,
+        members: Tensor | None,
     ) -> Tensor:
+        """Scores after the last tokens of each row, fp32 (B, scored, V)."""
+        if self._adapters is not None and members is not None:
+            self._adapters.members = members
         arguments: dict[str, Any] = {
             **inputs,
             "past_key_values": cache,
@@ -189,9 +231,9 @@ class CausalModel:
             arguments["position_ids"] = positions
         if "logits_to_keep" in self._accepts:
             # Scores of every prompt token would take B*T*V numbers for B*V that are used.
-            arguments["logits_to_keep"] = 1
+            arguments["logits_to_keep"] = scored
         logits: Tensor = self.base(**arguments, return_dict=True).logits
-        return logits[:, -1].float()
+        return logits[:, -scored:].float()
 
     def _learned_prompt(self) -> Tensor | list[Any] | None:
         """Embeddings (1, virtual tokens, hidden size), or layers of keys and values of one row."""

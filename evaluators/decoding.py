@@ -8,7 +8,7 @@ those of transformers' `generate` for one prompt at a time, so that they may com
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
@@ -16,16 +16,13 @@ import torch
 from corpora.dialogue import Pair
 from evaluators import beam_cache, chatmgl_protocol, sampling
 from evaluators.beam_search import Search, start_search
+from evaluators.beams import cached_tokens, start_beams
 from evaluators.causal_model import CausalModel
-from evaluators.dialogue_acts import predict_acts
-from evaluators.errors import EvaluationError
 from evaluators.partial import SettledReplies
-from evaluators.replies import Reply, reply_to_pair
+from evaluators.questions import AnswerKey, Prompt, Questions
+from evaluators.replies import Reply
 from evaluators.stopping import stop_if_asked
-from search_spaces.errors import one_problem
 from search_spaces.spec import DecodingSpec
-from trainers.act_tokens import ActTokens, act_token
-from trainers.encoding import encode_prompt
 from trainers.errors import is_out_of_memory
 from trainers.progress import ShouldStop, never
 from trainers.tuned import TunedModel
@@ -35,18 +32,6 @@ _COMPACT_SHARE = 8
 
 OnReplies = Callable[[list[Reply]], None]
 OnBatchSize = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """One pair, encoded."""
-
-    number: int
-    """Position among the pairs."""
-    pair: Pair
-    ids: list[int]
-    widths: tuple[int, ...]
-    """Beam widths at which it has no reply yet, ascending."""
 
 
 def generate(
@@ -87,94 +72,30 @@ def generate(
             GPU (`torch.OutOfMemoryError`); `is_out_of_memory` knows them.
     """
     model = CausalModel(tuned)
-    chatmgl = decoding.protocol == "chatmgl"
-    if chatmgl:
-        pairs = pairs[: chatmgl_protocol.CHATMGL_TEST_PAIRS]
-    new_tokens = chatmgl_protocol.CHATMGL_MAX_NEW_TOKENS if chatmgl else decoding.max_new_tokens
-    # An act token takes one place more, between prompt and reply.
-    room = prompt_room(model, max_length, new_tokens + isinstance(tuned.acts, ActTokens))
-    ids = [
-        encode_prompt(tuned.tokenizer, pair.prompt, decoding.prompt_template, room)
-        for pair in pairs
-    ]
-    inputs = tuned.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    predicted: list[str] | list[None] = [None] * len(pairs)
-    if tuned.acts is not None:
-        known_acts = tuned.acts
-        predicted = predict_acts(model, ids, known_acts, should_stop)
-        if isinstance(known_acts, ActTokens):
-            begun = [known_acts.known(p.act) for p in pairs] if known_acts.given else predicted
-            ids = [[*prompt, known_acts.ids[act]] for prompt, act in zip(ids, begun, strict=True)]
-            inputs = [text + act_token(act) for text, act in zip(inputs, begun, strict=True)]
-    widths = sorted(set(beams))
-
-    def put_together(number: int, beam: int, text: str) -> Reply:
-        reply = reply_to_pair(pairs[number], beam, text, decoding.protocol)
-        return replace(reply, model_input=inputs[number], predicted_act=predicted[number])
-
-    replies = {
-        (beam, number): reply
-        for beam in widths
-        for number, pair in enumerate(pairs)
-        if (reply := (known or {}).get((beam, pair.pair_id))) is not None
-        and reply == put_together(number, beam, reply.reply)
-    }
-    if replies and on_replies is not None:
-        on_replies(list(replies.values()))
-    prompts = [
-        _Prompt(number, pair, ids[number], missing)
-        for number, pair in enumerate(pairs)
-        if (missing := tuple(beam for beam in widths if (beam, number) not in replies))
-    ]
+    asked = Questions(tuned, model, pairs, decoding, beams, max_length, known, should_stop)
+    if asked.replies and on_replies is not None:
+        on_replies(list(asked.replies.values()))
+    prompts = list(asked.open())
     with torch.inference_mode():
-        if chatmgl:
+        if decoding.protocol == "chatmgl":
             settled = _sampled(model, prompts, seed, should_stop)
         elif model.can_batch:
-            settled = _batched(model, prompts, decoding, should_stop, on_batch_size)
+            settled = decode_batches(model, prompts, decoding, should_stop, on_batch_size)
         else:
             settled = _one_by_one(model, prompts, decoding, should_stop)
         for group in settled:
-            texts = tuned.tokenizer.batch_decode(
-                [tokens for _, tokens in group], skip_special_tokens=True
-            )
-            fresh = {
-                (beam, number): put_together(number, beam, text)
-                for ((beam, number), _), text in zip(group, texts, strict=True)
-            }
-            replies |= fresh
+            fresh = asked.answer(dict(group))
             if on_replies is not None:
-                on_replies(list(fresh.values()))
-    return [replies[beam, number] for beam in beams for number in range(len(pairs))]
+                on_replies(fresh)
+    return asked.in_order()
 
 
-_Settled = list[tuple[tuple[int, int], list[int]]]
-"""Replies' token ids by (beam width, position of the pair)."""
-
-
-def prompt_room(model: CausalModel, max_length: int, max_new_tokens: int) -> int:
-    """Tokens that a prompt may have.
-
-    Args:
-        model: its positions limit prompt and reply together.
-        max_length: tokens of prompt and reply together, as the trial says.
-        max_new_tokens: tokens of the reply.
-
-    Raises:
-        EvaluationError: nothing is left for the prompt.
-    """
-    limit, rule = max_length, "max_length"
-    if model.max_positions is not None and model.max_positions < limit:
-        limit, rule = model.max_positions, "the model's positions"
-        if model.virtual_tokens:
-            rule += f" less {model.virtual_tokens} virtual tokens"
-    if limit - max_new_tokens < 1:
-        message = f"must leave room for a prompt within {rule} ({limit} tokens)"
-        raise EvaluationError(one_problem("decoding", "max_new_tokens", message, max_new_tokens))
-    return limit - max_new_tokens
+_Settled = list[tuple[AnswerKey, list[int]]]
+"""Replies' token ids by beam width and number of the prompt."""
 
 
 def _sampled(
-    model: CausalModel, prompts: Sequence[_Prompt], seed: int, should_stop: ShouldStop
+    model: CausalModel, prompts: Sequence[Prompt], seed: int, should_stop: ShouldStop
 ) -> Iterator[_Settled]:
     """Draws under ChatMGL's protocol; the caller's random state is left as it was."""
     devices = [model.device] if model.device.type == "cuda" else []
@@ -195,7 +116,7 @@ def _sampled(
 
 def _one_by_one(
     model: CausalModel,
-    prompts: Sequence[_Prompt],
+    prompts: Sequence[Prompt],
     decoding: DecodingSpec,
     should_stop: ShouldStop,
 ) -> Iterator[_Settled]:
@@ -213,7 +134,7 @@ def _one_by_one(
         yield [((width, prompt.number), ids)]
 
 
-def _by_width(prompts: Sequence[_Prompt]) -> Iterator[tuple[int, _Prompt]]:
+def _by_width(prompts: Sequence[Prompt]) -> Iterator[tuple[int, Prompt]]:
     """Every prompt at every width that it lacks, the narrowest of all prompts first."""
     for width in sorted({width for prompt in prompts for width in prompt.widths}):
         for prompt in prompts:
@@ -221,25 +142,43 @@ def _by_width(prompts: Sequence[_Prompt]) -> Iterator[tuple[int, _Prompt]]:
                 yield width, prompt
 
 
-def _batched(
+def decode_batches(
     model: CausalModel,
-    prompts: Sequence[_Prompt],
+    prompts: Sequence[Prompt],
     decoding: DecodingSpec,
     should_stop: ShouldStop,
-    on_batch_size: OnBatchSize | None,
+    on_batch_size: OnBatchSize | None = None,
 ) -> Iterator[_Settled]:
     """Beam search in batches of prompts of like length, the longest first.
 
     A batch that does not fit the memory is halved, and so are those after it.
+
+    Args:
+        model: what reads the prompts, each through its member's adapter where it has several.
+        prompts: what to decode; no two have the same number.
+        decoding: reply length, length penalty and batch size.
+        should_stop: asked at every token.
+        on_batch_size: called with the number of prompts that are decoded together from now on,
+            where more ran out of memory.
+
+    Yields:
+        Replies as they settle.
+
+    Raises:
+        StoppedError: `should_stop` said so.
+        MemoryError, RuntimeError: a single prompt does not fit the memory.
     """
     waiting = sorted(prompts, key=lambda prompt: -len(prompt.ids))
     at_most = decoding.eval_batch_size
+    token_bytes = beam_cache.bytes_per_token(model.config, model.dtype)
     while waiting:
-        longest = len(waiting[0].ids) + model.virtual_tokens + decoding.max_new_tokens
-        row_bytes = longest * beam_cache.bytes_per_token(model.config, model.dtype)
-        fits = beam_cache.bytes_for_batch(model.device) // row_bytes
-        rows = accumulate(sum(prompt.widths) for prompt in waiting[:at_most])
-        batch = waiting[: max(1, sum(so_far <= fits for so_far in rows))]
+        longest = len(waiting[0].ids) + model.virtual_tokens
+        fits = beam_cache.bytes_for_batch(model.device) // token_bytes
+        tokens = accumulate(
+            cached_tokens(model, longest, prompt.widths, decoding.max_new_tokens)
+            for prompt in waiting[:at_most]
+        )
+        batch = waiting[: max(1, sum(so_far <= fits for so_far in tokens))]
         settled: set[tuple[int, int]] = set()
         out_of_memory = False
         try:
@@ -260,7 +199,7 @@ def _batched(
         waiting = [*_unsettled(batch, settled), *waiting[len(batch) :]]
 
 
-def _unsettled(batch: Sequence[_Prompt], settled: Container[tuple[int, int]]) -> Iterator[_Prompt]:
+def _unsettled(batch: Sequence[Prompt], settled: Container[tuple[int, int]]) -> Iterator[Prompt]:
     """What a batch that ran out of memory has left to do; nothing where it came to its end."""
     for prompt in batch:
         widths = tuple(width for width in prompt.widths if (width, prompt.number) not in settled)
@@ -270,14 +209,13 @@ def _unsettled(batch: Sequence[_Prompt], settled: Container[tuple[int, int]]) ->
 
 def _decode(
     model: CausalModel,
-    batch: Sequence[_Prompt],
+    batch: Sequence[Prompt],
     decoding: DecodingSpec,
     should_stop: ShouldStop,
 ) -> Iterator[_Settled]:
     """Decode one batch of P prompts, each at the widths that it lacks; R rows, one a beam."""
     device = model.device
     stop_if_asked(should_stop)
-    read = model.read([prompt.ids for prompt in batch])
     # Rows stand by width, then prompt, then beam; greedy rows first, which never change places.
     widths = sorted({width for prompt in batch for width in prompt.widths})
     members = [[prompt for prompt in batch if width in prompt.widths] for width in widths]
@@ -301,10 +239,9 @@ def _decode(
         for _ in range(width)
     ]
     owners = torch.tensor(places, device=device)
-    rows = beam_cache.expand(read.cache, owners, decoding.max_new_tokens - 1)
-    logits, positions = read.logits[owners], read.positions[owners]
-    mask = None if read.mask is None else read.mask[owners]
-    del read
+    beams, logits = start_beams(
+        model, [prompt.ids for prompt in batch], [prompt.member for prompt in batch], owners
+    )
 
     while True:
         tokens, parents = _advance(searches, logits)
@@ -324,14 +261,13 @@ def _decode(
         if not open_rows:
             return
         greedy_rows = sum(len(s.done) for s in searches if s.width == 1)
-        rows.follow(parents, greedy_rows)
+        beams.follow(parents, greedy_rows)
         if len(tokens) - open_rows >= max(1, len(tokens) // _COMPACT_SHARE):
             stay = torch.cat([(~s.done).repeat_interleave(s.width) for s in searches]).nonzero()[
                 :, 0
             ]
-            rows.keep(stay)
-            tokens, positions = tokens[stay], positions[stay]
-            mask = None if mask is None else mask[stay]
+            beams.keep(stay)
+            tokens = tokens[stay]
             for number, (search, flags) in enumerate(zip(searches, done, strict=True)):
                 search.keep((~search.done).nonzero()[:, 0])
                 members[number] = [
@@ -339,10 +275,7 @@ def _decode(
                 ]
                 reported[number] = [False] * len(members[number])
         stop_if_asked(should_stop)
-        if mask is not None:
-            mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
-        logits = model.step(tokens, rows.cache, mask, positions)
-        positions = positions + 1
+        logits = beams.step(tokens)
 
 
 def _advance(searches: Sequence[Search], logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from corpora.dialogue import PairSplits
+from corpora.dialogue import Pair, PairSplits
 from evaluators.decoding import generate
 from evaluators.dialogue_acts import ActScores, score_acts
 from evaluators.partial import PartialReplies
@@ -99,6 +100,21 @@ def _predicted(reply: Reply) -> dict[str, str]:
     return {} if reply.predicted_act is None else {"predicted_act": reply.predicted_act}
 
 
+def parts_of(
+    spec: TrialSpec, pairs: PairSplits
+) -> dict[str, tuple[Sequence[Pair], tuple[int, ...]]]:
+    """What is decoded of a trial: pairs and beam widths of `valid` and of `test`.
+
+    Args:
+        spec: the trial.
+        pairs: its pairs.
+    """
+    return {
+        "valid": (pairs.valid, spec.decoding.valid_beams),
+        "test": (pairs.test, spec.decoding.beams),
+    }
+
+
 def evaluate(
     tuned: TunedModel,
     pairs: PairSplits,
@@ -132,17 +148,13 @@ def evaluate(
             GPU (`torch.OutOfMemoryError`); `is_out_of_memory` knows them.
         OSError: `partial` cannot be written.
     """
-    todo = {
-        "valid": (pairs.valid, spec.decoding.valid_beams),
-        "test": (pairs.test, spec.decoding.beams),
-    }
     parts = {}
     acts = {}
     with closing(PartialReplies(partial, key)) as settled:
         if smaller:
             before = settled.batch_size or spec.decoding.eval_batch_size
             settled.note_batch_size(max(1, before // 2))
-        for part, (some, beams) in todo.items():
+        for part, (some, beams) in parts_of(spec, pairs).items():
 
             def take(replies: list[Reply], part: str = part) -> None:
                 settled.add(part, replies)

@@ -41,7 +41,7 @@ def test_settled_prompts_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> Non
     step = CausalModel.step
 
     def counted(self: CausalModel, tokens: torch.Tensor, *others: Any) -> torch.Tensor:
-        rows.append(len(tokens))
+        rows.append(tokens.numel())
         return step(self, tokens, *others)
 
     monkeypatch.setattr(CausalModel, "step", counted)
@@ -56,21 +56,22 @@ def test_settled_prompts_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     tuned = make_tuned(make_model("llama"))
     whole = generate(tuned, make_pairs(), SHORT, (1, 2), 96, 0)
-    sizes: list[int] = []
-    expand = beam_cache.expand
+    held: list[int] = []
+    step = CausalModel.step
 
-    def watched(cache: Any, rows: torch.Tensor, new_tokens: int) -> Any:
-        sizes.append(len(rows) * (cache.get_seq_length() + new_tokens))
-        return expand(cache, rows, new_tokens)
+    def watched(self: CausalModel, tokens: torch.Tensor, cache: Any, *others: Any) -> torch.Tensor:
+        scores = step(self, tokens, cache, *others)
+        held.append(len(tokens) * cache.get_seq_length())
+        return scores
 
-    monkeypatch.setattr(beam_cache, "expand", watched)
+    monkeypatch.setattr(CausalModel, "step", watched)
     limit = 1000  # tokens
     token_bytes = beam_cache.bytes_per_token(tuned.model.config, torch.float32)
     assert token_bytes == 2 * 2 * 2 * 8 * 4
     monkeypatch.setattr(beam_cache, "_CPU_CACHE_BYTES", limit * token_bytes)
     assert generate(tuned, make_pairs(), SHORT, (1, 2), 96, 0) == whole
-    assert len(sizes) > 3
-    assert max(sizes) <= limit
+    assert held
+    assert max(held) <= limit
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_what_is_finished_is_not_generated_again(
 ) -> None:
     whole = run(path, scorer, partial=partial)
     before = partial.read_bytes()
-    for name in ("_decode", "_batched"):
+    for name in ("_decode", "decode_batches"):
         monkeypatch.setattr(decoding, name, lambda *_: iter(()))
     monkeypatch.setattr(decoding.sampling, "generate_one", None)
     assert run(path, scorer, partial=partial) == whole
@@ -276,11 +276,11 @@ def test_a_smaller_batch_is_noted_and_kept(
     read = CausalModel.read
     tried: list[int] = []
 
-    def crowded(self: CausalModel, prompts: Any) -> Any:
+    def crowded(self: CausalModel, prompts: Any, *others: Any) -> Any:
         tried.append(len(prompts))
         if len(prompts) > 1:
             raise memory_errors()[where]
-        return read(self, prompts)
+        return read(self, prompts, *others)
 
     whole = run("batched", scorer)
     assert whole.adjusted == {}
