@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from orchestrator.errors import first_line, is_disk_full
 from orchestrator.memory import forget_peak_memory, hold_to_share, peak_memory_gib
 from orchestrator.storage import SweepFolder
 from orchestrator.trial import (
+    PARTIAL,
     TrialWork,
     driver_watch,
     finish_trial,
-    note_peak_memory,
+    note_cost,
     prepare_training,
+    replies_key,
     run_trial,
 )
 from trainers.errors import StoppedError
@@ -38,9 +41,6 @@ _WORKERS_TOGETHER = 2
 """Workers that trials may lose together; then each goes on alone, and only one of them is at fault."""
 
 
-_TOGETHER = "together"
-
-
 @dataclass(frozen=True)
 class _Member:
     """A trial of the group that this worker holds."""
@@ -48,6 +48,16 @@ class _Member:
     work: TrialWork
     this: Attempt
     hold: ExitStack
+
+
+@dataclass(frozen=True)
+class _SoFar:
+    """What the group has done for a trial."""
+
+    told: bool = False
+    """Whether it was trained, and its epochs were told."""
+    notes: tuple[str, ...] = ()
+    """What could not be done together, and why."""
 
 
 def outcome(run: Callable[[], object]) -> Exception | None:
@@ -86,12 +96,17 @@ def run_together(
             for member in members:
                 if member.work.id not in trained:
                     continue
-                how = trained[member.work.id]
-                # The epochs of what trained with the others were told meanwhile.
-                tell = _unheard if how == _TOGETHER else partial(on_epoch, member.work.id)
-                notes = (how,) if how not in ("", _TOGETHER) else ()
+                so_far = trained[member.work.id]
+                tell = _unheard if so_far.told else partial(on_epoch, member.work.id)
                 run = partial(
-                    finish_trial, member.work, member.this, False, tell, scorer, should_stop, notes
+                    finish_trial,
+                    member.work,
+                    member.this,
+                    False,
+                    tell,
+                    scorer,
+                    should_stop,
+                    so_far.notes,
                 )
                 on_end(member.work, outcome(run))
                 member.hold.close()
@@ -134,12 +149,11 @@ def _hold(
 
 def _train(
     members: Sequence[_Member], on_epoch: OnMemberEpoch, should_stop: ShouldStop, on_end: OnEnd
-) -> dict[str, str]:
-    """Train what can be trained together.
+) -> dict[str, _SoFar]:
+    """Train, and decode replies, as far as that can be done together.
 
     Returns:
-        Of the trials that go on, by id: `_TOGETHER` where it was trained here, else a note why not,
-        or nothing; the others have ended.
+        Of the trials that go on, by id; the others have ended.
     """
     from trainers.fused import Ended, train_fused
 
@@ -158,24 +172,59 @@ def _train(
         if error is not None:
             end(member.work.id, error)
     if len(tasks) < 2:
-        return dict.fromkeys(tasks, "")
+        return dict.fromkeys(tasks, _SoFar())
     hold_to_share(members[0].work.gpu_share)
     forget_peak_memory()
     ended: list[Ended] = []
     error = outcome(lambda: ended.extend(train_fused(list(tasks.values()), should_stop)))
     if error is not None and not isinstance(error, StoppedError) and not is_disk_full(error):
         why = f"trained alone, because training together failed: {first_line(error)}"
-        return dict.fromkeys(tasks, why)
+        return dict.fromkeys(tasks, _SoFar(notes=(why,)))
     if error is not None:
         for trial_id in tasks:
             end(trial_id, error)
         return {}
     peak = peak_memory_gib()
-    trained = {}
+    trained = []
     for (trial_id, task), one in zip(tasks.items(), ended, strict=True):
-        if one.error is not None:
+        if one.error is None:
+            note_cost(task.workdir, 0.0, peak)
+            trained.append(trial_id)
+        else:
             end(trial_id, one.error)
-            continue
-        note_peak_memory(task.workdir, peak)
-        trained[trial_id] = _TOGETHER
-    return trained
+    error = outcome(
+        lambda: _decode([by_id[one].work for one in trained], [tasks[one] for one in trained])
+    )
+    if error is None:
+        return dict.fromkeys(trained, _SoFar(told=True))
+    if isinstance(error, StoppedError) or is_disk_full(error):
+        for trial_id in trained:
+            end(trial_id, error)
+        return {}
+    # Each decodes for itself what it lacks.
+    why = f"decoded alone, because decoding together failed: {first_line(error)}"
+    return dict.fromkeys(trained, _SoFar(told=True, notes=(why,)))
+
+
+def _decode(works: Sequence[TrialWork], tasks: Sequence[TrainingTask]) -> None:
+    """Decode the replies of trained trials together, into the files in which each looks for its own."""
+    from evaluators.together import Member, decode_together
+    from trainers.finished import model_folder, read_finished, training_identity
+
+    if len(works) < 2:
+        return
+    members = []
+    for work, task in zip(works, tasks, strict=True):
+        identity = training_identity(task.spec, task.source, task.pairs)
+        _, digest, _ = read_finished(task.workdir, identity)
+        key = replies_key(work, digest)
+        folder = model_folder(task.workdir)
+        members.append(Member(folder, task.spec, task.pairs, task.workdir / PARTIAL, key))
+    forget_peak_memory()
+    began = time.monotonic()
+    try:
+        decode_together(tasks[0].source, members, tasks[0].should_stop)
+    finally:
+        seconds = (time.monotonic() - began) / len(tasks)
+        for task in tasks:
+            note_cost(task.workdir, seconds, peak_memory_gib())

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from evaluators.score import StreamingScorer
 
 _SPENT = "spent.json"
-_PARTIAL = "replies.partial.jsonl"
+PARTIAL = "replies.partial.jsonl"
 """Replies as they settle; gone once the result is in place."""
 
 
@@ -83,7 +83,7 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
     should_stop = driver_watch(work)
     folder = Path(work.folder)
     with attempt(folder, work.token, should_stop) as this:
-        smaller = this.after_memory_kill and (folder / _PARTIAL).exists()
+        smaller = this.after_memory_kill and (folder / PARTIAL).exists()
         if this.after_memory_kill and not smaller:
             batch_size = spec_from_dict(work.spec).training.batch_size
             place = current_phase(folder) or Phase(folder, batch_size)
@@ -131,7 +131,7 @@ def finish_trial(
     result = _train_and_evaluate(work, folder, this, smaller, on_epoch, scorer, should_stop)
     result["notes"] += notes
     write_json(folder / "result.json", result)
-    for file in (_PARTIAL, _SPENT):
+    for file in (PARTIAL, _SPENT):
         (folder / file).unlink(missing_ok=True)
     forget_phase(folder)
     return result
@@ -159,14 +159,25 @@ class _Spent:
         write_json(folder / _SPENT, asdict(self))
 
 
-def note_peak_memory(folder: Path, peak_gib: float | None) -> None:
-    """Keep what training came to, for the trial's result.
+def note_cost(folder: Path, eval_seconds: float, peak_gib: float | None) -> None:
+    """Keep what a part of the trial's work came to, for its result.
 
     Args:
         folder: the trial's.
+        eval_seconds: of evaluation.
         peak_gib: as `peak_memory_gib` gave it.
     """
-    _Spent.read(folder).more(0.0, peak_gib).write(folder)
+    _Spent.read(folder).more(eval_seconds, peak_gib).write(folder)
+
+
+def replies_key(work: TrialWork, digest: str) -> str:
+    """The key that a trial's replies are kept under.
+
+    Args:
+        work: the trial.
+        digest: of the tuned weights.
+    """
+    return f"{work.id} {digest}"
 
 
 def _train_and_evaluate(
@@ -188,7 +199,7 @@ def _train_and_evaluate(
     hold_to_share(work.gpu_share)
     forget_peak_memory()
     tuned = train_task(task)
-    note_peak_memory(folder, peak_memory_gib())
+    note_cost(folder, 0.0, peak_memory_gib())
     spent = _Spent.read(folder)
     trained = time.monotonic()
     try:
@@ -197,8 +208,8 @@ def _train_and_evaluate(
             pairs,
             spec,
             scorer,
-            partial=folder / _PARTIAL,
-            key=f"{work.id} {tuned.digest}",
+            partial=folder / PARTIAL,
+            key=replies_key(work, tuned.digest),
             smaller=smaller,
             should_stop=should_stop,
         )

@@ -224,3 +224,21 @@ def test_a_broken_group_trains_one_by_one_and_says_why(
         assert result(work)["notes"] == [
             "trained alone, because training together failed: no kernel for this"
         ]
+
+
+def test_replies_that_cannot_be_decoded_together_are_decoded_alone(
+    place: Path,
+    corpus: CorpusSpec,
+    tiny_gpt2: Path,
+    scorer: StreamingScorer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr("evaluators.together.decode_together", broken)
+    group = tuple(make_work(n, place, corpus, tiny_gpt2) for n in range(2))
+    course = Course().run(group, scorer)
+    assert set(course.ends.values()) == {None}
+    for work in group:
+        assert result(work)["notes"] == ["decoded alone, because decoding together failed: no room"]
