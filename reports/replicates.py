@@ -94,12 +94,19 @@ def group_replicates(
 
 
 def varying_fields(groups: Iterable[Replicates]) -> tuple[str, ...]:
-    """Fields that differ between the rows that have them, in the specification's order."""
-    seen: dict[str, set[str]] = {}
+    """Fields that differ between the rows that have them, in the specification's order.
+
+    A method's own settings are compared within the method: two methods have their own defaults.
+    """
+    seen: dict[str, dict[str, set[str]]] = {}
     for group in groups:
+        own, kind = group.spec["method"], str(group.spec["method"]["kind"])
         for field, value in effective_fields(group.spec).items():
-            seen.setdefault(field, set()).add(repr(value))
-    return tuple(field for field, values in seen.items() if len(values) > 1)
+            among = seen.setdefault(field, {})
+            among.setdefault(kind if field in own else "", set()).add(repr(value))
+    return tuple(
+        field for field, among in seen.items() if any(len(values) > 1 for values in among.values())
+    )
 
 
 def match_parameters(groups: Sequence[Replicates]) -> dict[int, PublishedParameters]:

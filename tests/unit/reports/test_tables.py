@@ -366,6 +366,27 @@ def test_costs_stand_beside_every_method(builder) -> None:
     assert "BERTScore" not in text
 
 
+def test_settings_that_methods_have_defaults_of_their_own_for_are_no_columns(builder) -> None:
+    made = builder()
+    made.stage("methods", "methods")
+    methods = [
+        {"kind": "chatmgl", "rl": "ppo", "gamma": 1.0, "rl_batch_size": 4},
+        {"kind": "reader", "rl": "ppo", "gamma": 0.99, "rl_batch_size": 16},
+        {"kind": "reader", "rl": "ppo", "gamma": 0.99, "rl_batch_size": 32},
+    ]
+    for number, method in enumerate(methods, start=1):
+        spec = make_spec(method=method)
+        made.done(trial_id(number), f"trial{number}", spec, make_scores(3.0))
+        rewrite(made, trial_id(number), "cost", fused_with=number - 1)
+    table = evaluation_table(read_sweep(made.finish()))
+    assert table is not None
+    assert "Rl batch size" in table.labels
+    assert "Gamma" not in table.labels
+    costs = cost_table(read_sweep(made.folder))
+    assert costs is not None
+    assert "2 of 3 trials trained together with others" in "\n".join(costs.notes)
+
+
 def test_costs_of_several_devices_are_not_compared(builder) -> None:
     made = builder()
     made.stage("methods", "methods")
