@@ -133,6 +133,7 @@ def plain_settings(spec: TrialSpec, model: Path, encoder: Path, layer: int) -> d
         "model": str(model),
         "encoder": str(encoder),
         "encoder_layer": layer,
+        "precision": spec.training.precision,
         "max_length": spec.training.max_length,
         "max_new_tokens": spec.decoding.max_new_tokens,
         "beams": list(spec.decoding.beams),

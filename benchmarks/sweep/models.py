@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,18 +28,36 @@ def make_model(width: Width, layers: int | None, folder: Path) -> Path:
     """
     if width == "medium":
         return make_laptop_model("laptop-medium", SplitSpec())
+    shape = replace(_SMALL, n_layer=layers or _SMALL.n_layer)
+    return make_random_gpt2(shape, folder)
+
+
+def make_random_gpt2(
+    shape: LaptopModel, folder: Path, *, dropout: float = 0.1, embeddings: int | None = None
+) -> Path:
+    """A GPT-2 with random weights, and a tokenizer of the bundled corpus.
+
+    Args:
+        shape: all but what it says of training is used.
+        folder: where it is made.
+        dropout: of all parts of a block.
+        embeddings: rows of the embedding, at least `vocab_size`; absent: as many.
+    """
     from transformers import GPT2Config, GPT2LMHeadModel, set_seed
 
     pairs = build_pairs(read_corpus(CorpusSpec()), "v1", SplitSpec()).train
-    tokenizer = train_tokenizer([f"{pair.prompt} {pair.reference}" for pair in pairs], _SMALL)
-    set_seed(_SMALL.seed)
+    tokenizer = train_tokenizer([f"{pair.prompt} {pair.reference}" for pair in pairs], shape)
+    set_seed(shape.seed)
     model = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=len(tokenizer),
-            n_positions=_SMALL.n_positions,
-            n_embd=_SMALL.n_embd,
-            n_layer=layers or _SMALL.n_layer,
-            n_head=_SMALL.n_head,
+            vocab_size=embeddings or len(tokenizer),
+            n_positions=shape.n_positions,
+            n_embd=shape.n_embd,
+            n_layer=shape.n_layer,
+            n_head=shape.n_head,
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=dropout,
             bos_token_id=tokenizer.eos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )

@@ -143,16 +143,26 @@ def count_scoring(shape: Shape, texts: Iterable[int]) -> float:
     return sum(count_forward(shape, tokens, tokens**2, 0) for tokens in texts)
 
 
-def measure_rate(seconds: float = 2.0) -> float:
-    """Operations a second of fp32 matrix multiplication on all cores, the best of several products.
+def measure_rate(
+    seconds: float = 2.0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    side: int = _SIDE,
+) -> float:
+    """Operations a second of matrix multiplication, the best of several products.
 
     Args:
         seconds: to spend on it.
+        device: where; on a CPU, on all cores that torch uses.
+        dtype: of the matrices.
+        side: of the square matrices.
     """
-    left, right = torch.rand(_SIDE, _SIDE), torch.rand(_SIDE, _SIDE)
-    out = left @ right
+    left = torch.rand(side, side, device=device, dtype=dtype)
+    right, out = torch.rand_like(left), torch.empty_like(left)
     best, end = float("inf"), time.perf_counter() + seconds
     while (begun := time.perf_counter()) < end:
         torch.mm(left, right, out=out)
+        if left.is_cuda:
+            torch.cuda.synchronize()
         best = min(best, time.perf_counter() - begun)
-    return 2.0 * _SIDE**3 / best
+    return 2.0 * side**3 / best

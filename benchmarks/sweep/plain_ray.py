@@ -31,7 +31,7 @@ def main() -> None:
     ray.init(num_cpus=job["cpus"], include_dashboard=False)
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"cpu": 1}),
-        param_space={**job["settings"], "trial": tune.grid_search(job["trials"])},
+        param_space={**job["settings"], "device": "cpu", "trial": tune.grid_search(job["trials"])},
         run_config=tune.RunConfig(name="tune", storage_path=str(job_file.parent), verbose=1),
     )
     results = tuner.fit()
@@ -59,10 +59,10 @@ def run_trial(config: dict[str, Any]) -> None:
     model = AutoModelForCausalLM.from_pretrained(config["model"], dtype="float32")
     clock.lap("load")
     here = Path(tune.get_context().get_trial_dir())
-    model, losses = train(model, tokenizer, config, data, here)
+    trainer, losses = train(model, tokenizer, config, data, here)
     clock.lap("train")
 
-    model.eval()
+    model = trainer.model.eval()
     replies, references = [], []
     for part, beams in (("valid", config["valid_beams"]), ("test", config["beams"])):
         rows = read_json(data, f"{part}_prompts.json")
@@ -87,7 +87,7 @@ def run_trial(config: dict[str, Any]) -> None:
 def train(
     model: Any, tokenizer: Any, config: dict[str, Any], data: Path, here: Path
 ) -> tuple[Any, dict[str, float]]:
-    """The tuned model, and its losses in nats per token of the completions."""
+    """The trainer with the tuned model, and losses in nats per token of the completions."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -110,9 +110,9 @@ def train(
             data_seed=trial["seed"],
             max_length=config["max_length"],
             completion_only_loss=True,
-            bf16=False,
+            bf16=config["precision"] == "bf16",
             gradient_checkpointing=False,
-            use_cpu=True,
+            use_cpu=config["device"] == "cpu",
             dataloader_pin_memory=False,
             eval_strategy="no",
             save_strategy="no",
@@ -128,7 +128,7 @@ def train(
         losses["train"] = trainer.train().training_loss
         trainer.save_model()
     losses["valid"] = trainer.evaluate()["eval_loss"]
-    return trainer.model, losses
+    return trainer, losses
 
 
 def peft_config(trial: dict[str, Any], model: Any) -> Any:
@@ -174,7 +174,7 @@ def generate(
             padding=True,
             padding_side="left",
             return_tensors="pt",
-        )
+        ).to(model.device)
         with torch.inference_mode():
             output = model.generate(
                 input_ids=inputs["input_ids"],

@@ -119,8 +119,7 @@ def _adapter(spec: TrialSpec, shape: Shape) -> Adapter | None:
         case SftSettings():
             return None
         case DeltaSettings(peft_type="lora", rank=rank):
-            # PEFT's choice for a GPT-2: the projection to queries, keys and values.
-            return Adapter(weights=shape.layers * rank * (shape.width + 3 * shape.width))
+            return lora_adapter(shape, rank)
         case DeltaSettings(peft_type="prefix"):
             return Adapter(attended_positions=virtual_tokens(spec.method))
         case DeltaSettings():
@@ -128,3 +127,13 @@ def _adapter(spec: TrialSpec, shape: Shape) -> Adapter | None:
             return Adapter(read_tokens=virtual_tokens(spec.method))
         case _:
             raise ValueError(f"operations of {spec.method.kind} are not counted")
+
+
+def lora_adapter(shape: Shape, rank: int) -> Adapter:
+    """LoRA where PEFT puts it in a GPT-2: beside the projection to queries, keys and values.
+
+    Args:
+        shape: the model's.
+        rank: of the LoRA.
+    """
+    return Adapter(weights=shape.layers * rank * (shape.width + 3 * shape.width))
