@@ -287,31 +287,29 @@ def count_job(job: Job, outcomes: Mapping[str, TrialOutcome]) -> Operations:
 def compare_runs(job: Job, runs: Mapping[str, Run]) -> dict[str, Difference]:
     """How far each variant is from the first.
 
+    PEFT drops the positions of padded prompts where it puts learned tokens in front of them, so that such
+    trials reply otherwise in batches: ours are compared with the replies to one prompt at a time.
+
     Args:
         job: the grid.
         runs: by variant.
     """
     first, *others = runs
-    return {
-        other: compare(
-            runs[first].outcomes, runs[other].outcomes, _padding_counts(job, first, other)
-        )
-        for other in others
-    }
-
-
-def _padding_counts(job: Job, one: str, other: str) -> set[str]:
-    """Trials that reply otherwise where `generate` is given prompts of unlike length.
-
-    PEFT drops the positions of padded prompts where it puts learned tokens in front of them.
-    """
-    if (one == "plain") == (other == "plain"):
-        return set()
-    return {
+    padded = {
         name
         for name, spec in job.specs.items()
-        if isinstance(spec.method, DeltaSettings) and virtual_tokens(spec.method)
+        if first == "plain"
+        and isinstance(spec.method, DeltaSettings)
+        and virtual_tokens(spec.method)
     }
+    apart = {}
+    for other in others:
+        expected, left_out = dict(runs[first].outcomes), padded
+        if "one-by-one" in runs and other != "one-by-one":
+            expected |= {name: runs["one-by-one"].outcomes[name] for name in padded}
+            left_out = set()
+        apart[other] = compare(expected, runs[other].outcomes, left_out)
+    return apart
 
 
 def table(
