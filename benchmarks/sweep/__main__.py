@@ -59,11 +59,11 @@ from orchestrator.plan import Planner, sweep_folder
 from orchestrator.scale import ChosenScale
 from search_spaces.space import read_space
 from search_spaces.spec import DeltaSettings, TrialSpec
-from trainers.delta import virtual_tokens
 
 _ROOT = Path(__file__).parents[2]
 _VARIANTS = ("plain", "one-by-one", "unfused", "ours")
 _NO_FUSE = "--no-fuse"
+_LEARNED_EMBEDDINGS = ("prompt", "p-tuning")
 _STEPS_LOGGED_ONE_BY_ONE = 400
 """Longer trainings log means of several steps, the last of which may be left out."""
 
@@ -287,8 +287,8 @@ def count_job(job: Job, outcomes: Mapping[str, TrialOutcome]) -> Operations:
 def compare_runs(job: Job, runs: Mapping[str, Run]) -> dict[str, Difference]:
     """How far each variant is from the first.
 
-    PEFT drops the positions of padded prompts where it puts learned tokens in front of them, so that such
-    trials reply otherwise in batches: ours are compared with the replies to one prompt at a time.
+    PEFT drops the positions of padded prompts where it puts learned embeddings in front of them, so that
+    such trials reply otherwise in batches: ours are compared with the replies to one prompt at a time.
 
     Args:
         job: the grid.
@@ -300,7 +300,7 @@ def compare_runs(job: Job, runs: Mapping[str, Run]) -> dict[str, Difference]:
         for name, spec in job.specs.items()
         if first == "plain"
         and isinstance(spec.method, DeltaSettings)
-        and virtual_tokens(spec.method)
+        and spec.method.peft_type in _LEARNED_EMBEDDINGS
     }
     apart = {}
     for other in others:
