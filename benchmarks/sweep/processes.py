@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -49,8 +50,8 @@ class Usage:
 def run_measured(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Usage:
     """Run a command to its end, and end what it leaves.
 
-    Processes are sampled several times a second: of each that nobody waits for (as Ray's workers),
-    what it did since the last sample is missed.
+    Processes are sampled several times a second. What one did after the last sample is missed where
+    nobody waits for it, as for Ray's workers.
 
     Args:
         command: program and arguments.
@@ -63,10 +64,16 @@ def run_measured(command: Sequence[str], environment: Mapping[str, str], log: Pa
             command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
         tree = ProcessTree(process.pid)
-        while process.poll() is None:
+        while True:
             tree.look()
             time.sleep(_EVERY_S)
+            # Popen would reap it without saying what it has used.
+            ended, status, used = os.wait4(process.pid, os.WNOHANG)
+            if ended:
+                break
         wall_s = time.perf_counter() - begun
+    process.returncode = os.waitstatus_to_exitcode(status)
+    tree.close(used.ru_utime + used.ru_stime)
     end = time.perf_counter() + _GRACE_S
     while tree.look() and time.perf_counter() < end:
         time.sleep(_EVERY_S)
@@ -109,6 +116,16 @@ class ProcessTree:
             self._next_memory = time.perf_counter() + _MEMORY_EVERY_S
             self.peak_bytes = max(self.peak_bytes, sum(map(_memory, self._alive.values())))
         return bool(self._alive)
+
+    def close(self, cpu_s: float) -> None:
+        """Take down what the root had used in all when it was reaped.
+
+        Args:
+            cpu_s: CPU time of it and of all that it, and they in turn, had waited for.
+        """
+        key = self._key(self.root) or (self.root, 0.0)
+        own = self.seen[key].cpu_s if key in self.seen else 0.0
+        self.seen[key] = Seen(None, own, cpu_s - own)
 
     def end(self) -> None:
         """Kill whoever is left."""
