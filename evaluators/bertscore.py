@@ -11,7 +11,8 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ from trainers.progress import ShouldStop, never
 
 _BATCH = 64
 """Texts encoded, and pairs matched, together."""
-_CHUNK_TOKENS = 1 << 16
-"""Embeddings held at a time, in tokens: 200 MB for a hidden size of 768."""
+_CHUNK_TOKENS = 1 << 14
+"""Tokens of the references that are encoded and matched together: 50 MB for a hidden size of 768."""
+_KEPT_BYTES = 1 << 28
+"""Memory for the embeddings of references that were scored before."""
 
 _Stats = tuple[Tensor, Tensor]
 """A text's embeddings (T, hidden size) and token weights (T,)."""
+_Encoded = dict[str, _Stats]
 
 
 class BertScorer:
@@ -57,6 +61,8 @@ class BertScorer:
         self._weights: defaultdict[int, float] = defaultdict(lambda: 1.0)
         self._weights[self._tokenizer.sep_token_id] = 0
         self._weights[self._tokenizer.cls_token_id] = 0
+        self._kept: dict[tuple[int, tuple[str, ...]], _Encoded] = {}
+        """Encoded references by batch, the latest used last: trials share their test sets."""
 
     def score(
         self,
@@ -64,13 +70,13 @@ class BertScorer:
         references: Sequence[str],
         should_stop: ShouldStop = never,
     ) -> list[dict[str, float]]:
-        """Every pair's BERTScore; each different text is encoded once in a chunk.
+        """Every pair's BERTScore; references that were scored before are not encoded again.
 
-        A batch that does not fit the memory is halved; the scores are then equal to about 1e-6.
+        They are kept by the batch, so that the numbers are to the bit those without. A batch that does not fit the memory is halved; the scores are then equal to about 1e-6.
 
         Args:
             replies: K texts.
-            references: K texts; replies to the same reference are scored in the same chunk.
+            references: K texts; replies to the same reference are scored together.
             should_stop: asked at every batch.
 
         Returns:
@@ -90,43 +96,44 @@ class BertScorer:
             if not all(pair):
                 found[pair] = (0.0, 0.0, 0.0) if any(pair) else (1.0, 1.0, 1.0)
         at_once = _BATCH
-        for chunk in self._chunks(sorted(set(pairs) - set(found))):
-            while (scored := self._score_chunk(chunk, at_once, should_stop)) is None:
+        for references, chunk in self._chunks(set(pairs) - set(found)):
+            while (scored := self._score_chunk(references, chunk, at_once, should_stop)) is None:
                 at_once //= 2
             found.update(scored)
         return [dict(zip(BERTSCORE_NAMES, found[pair], strict=True)) for pair in pairs]
 
-    def _chunks(self, pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-        """Pairs by reference, then reply, in chunks of bounded size."""
-        chunk: list[tuple[str, str]] = []
-        tokens = 0
-        seen: set[str] = set()
-        for pair in sorted(pairs, key=lambda pair: (pair[1], pair[0])):
-            new_reference = not chunk or chunk[-1][1] != pair[1]
-            if new_reference and tokens >= _CHUNK_TOKENS:
-                yield chunk
-                chunk, tokens, seen = [], 0, set()
-            chunk.append(pair)
-            for text in pair:
-                if text not in seen:
-                    seen.add(text)
-                    # A token has two characters or more, nearly always; the bound is not exact.
-                    tokens += min(len(text) // 2 + 2, self._tokenizer.model_max_length)
-        if chunk:
-            yield chunk
+    def _chunks(
+        self, pairs: Iterable[tuple[str, str]]
+    ) -> Iterator[tuple[tuple[str, ...], list[tuple[str, str]]]]:
+        """References in batches that depend on nothing but the references, and their pairs."""
+        replies: defaultdict[str, list[str]] = defaultdict(list)
+        for reply, reference in sorted(pairs):
+            replies[reference].append(reply)
+        waiting = sorted(replies, key=lambda text: (len(text), text))
+        while waiting:
+            # A token has two characters or more, nearly always; the bound is not exact.
+            longest = self._tokenizer.model_max_length
+            tokens = accumulate(min(len(text) // 2 + 2, longest) for text in waiting[:_BATCH])
+            count = max(1, sum(so_far <= _CHUNK_TOKENS for so_far in tokens))
+            references, waiting = tuple(waiting[:count]), waiting[count:]
+            yield references, [(reply, text) for text in references for reply in replies[text]]
 
     def _score_chunk(
-        self, chunk: Sequence[tuple[str, str]], at_once: int, should_stop: ShouldStop
+        self,
+        references: tuple[str, ...],
+        chunk: Sequence[tuple[str, str]],
+        at_once: int,
+        should_stop: ShouldStop,
     ) -> dict[tuple[str, str], tuple[float, float, float]] | None:
         """The chunk's scores; None where so many at once do not fit the memory."""
         found: dict[tuple[str, str], tuple[float, float, float]] = {}
         try:
-            texts = sorted({text for pair in chunk for text in pair})
-            stats = self._encode(texts, at_once, should_stop)
+            theirs = self._encode_references(references, at_once, should_stop)
+            ours = self._encode({reply for reply, _ in chunk}, at_once, should_stop)
             for start in range(0, len(chunk), at_once):
                 stop_if_asked(should_stop)
                 batch = chunk[start : start + at_once]
-                found.update(zip(batch, self._match(batch, stats), strict=True))
+                found.update(zip(batch, self._match(batch, ours, theirs), strict=True))
         except (MemoryError, RuntimeError) as error:
             if at_once == 1 or not is_out_of_memory(error):
                 raise
@@ -137,13 +144,29 @@ class BertScorer:
             torch.cuda.empty_cache()
         return None
 
-    def _encode(
-        self, texts: Sequence[str], at_once: int, should_stop: ShouldStop
-    ) -> dict[str, _Stats]:
+    def _encode_references(
+        self, references: tuple[str, ...], at_once: int, should_stop: ShouldStop
+    ) -> _Encoded:
+        """References' embeddings and token weights, from before where the batch is the same."""
+        key = (at_once, references)
+        encoded = self._kept.pop(key, None)
+        if encoded is None:
+            encoded = self._encode(references, at_once, should_stop)
+        self._kept[key] = encoded
+        sizes = {each: sum(map(_bytes, texts.values())) for each, texts in self._kept.items()}
+        total = sum(sizes.values())
+        for oldest, size in sizes.items():
+            if total <= _KEPT_BYTES:
+                break
+            del self._kept[oldest]
+            total -= size
+        return encoded
+
+    def _encode(self, texts: Iterable[str], at_once: int, should_stop: ShouldStop) -> _Encoded:
         """Embeddings and token weights of each text, on the CPU."""
         from bert_score.utils import get_bert_embedding
 
-        stats: dict[str, _Stats] = {}
+        stats: _Encoded = {}
         by_length = sorted(texts, key=lambda text: (len(text), text))
         for start in range(0, len(by_length), at_once):
             stop_if_asked(should_stop)
@@ -157,14 +180,14 @@ class BertScorer:
         return stats
 
     def _match(
-        self, pairs: Sequence[tuple[str, str]], stats: dict[str, _Stats]
+        self, pairs: Sequence[tuple[str, str]], ours: _Encoded, theirs: _Encoded
     ) -> list[tuple[float, float, float]]:
         """Greedy matching of each pair's tokens: precision, recall, F1."""
         from bert_score.utils import greedy_cos_idf
 
         sides: list[Tensor] = []
-        for texts in ([reference for _, reference in pairs], [reply for reply, _ in pairs]):
-            embeddings, weights = zip(*(stats[text] for text in texts), strict=True)
+        for stats in ([theirs[text] for _, text in pairs], [ours[text] for text, _ in pairs]):
+            embeddings, weights = zip(*stats, strict=True)
             lengths = torch.tensor([len(each) for each in weights])
             mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
             # bert-score pads with 2: a vector that can be normalised and is masked out later.
@@ -177,6 +200,10 @@ class BertScorer:
         with torch.no_grad():
             scores = torch.stack(greedy_cos_idf(*sides), dim=-1).cpu()
         return [(float(p), float(r), float(f)) for p, r, f in scores.tolist()]
+
+
+def _bytes(stats: _Stats) -> int:
+    return sum(each.numel() * each.element_size() for each in stats)
 
 
 def _load_model(encoder: Encoder) -> Any:

@@ -18,18 +18,18 @@ class Course:
     Args:
         earlier: what `to_json` gave in an earlier attempt; absent at the beginning.
         now_s: gives the seconds that its time is counted in; a training that shares its process's
-            time with others has a clock of its own.
+            time with others has a clock of its own, others the system's.
         fused_with: how many others it trains together with.
     """
 
     def __init__(
         self,
         earlier: Mapping[str, Any] | None = None,
-        now_s: Callable[[], float] = time.monotonic,
+        now_s: Callable[[], float] | None = None,
         fused_with: int = 0,
     ) -> None:
         known = earlier or {}
-        self._now_s = now_s
+        self._now_s = now_s or time.monotonic
         self.fused_with = max(fused_with, int(known.get("fused_with", 0)))
         """How many others it trained together with, at most, over all attempts."""
         self.rows = [StepRow(**row) for row in known.get("rows", ())]
@@ -44,7 +44,7 @@ class Course:
         self._loss_sum = float(known.get("loss_sum", 0.0))
         self._logged_step = int(known.get("logged_step", 0))
         self._earlier_s = float(known.get("seconds", 0.0))
-        self._began = now_s()
+        self._began = self._now_s()
         self._steps_s = float(known.get("steps_s", 0.0))
         self._timed_steps = int(known.get("timed_steps", 0))
         self._first_step_s: float | None = known.get("first_step_s")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -164,7 +165,7 @@ class FusedGroup:
             began = time.monotonic()
             try:
                 loss = mean_of_sums(
-                    lambda pairs, k=k: self._model.sum_losses(k, pairs),
+                    partial(self._model.sum_losses, k),
                     member.valid,
                     never if self._stopping else should_stop,
                 )

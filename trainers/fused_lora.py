@@ -163,7 +163,8 @@ def add_adapters(
         anchor: anything that needs a gradient, so that the first layer's adapters get theirs.
         rows: whose tokens they are.
     """
-    added: torch.Tensor = _AddAdapters.apply(x_ni, output_no, anchor, factors, rows)
+    add: Any = _AddAdapters.apply
+    added: torch.Tensor = add(x_ni, output_no, anchor, factors, rows)
     return added
 
 

@@ -53,7 +53,7 @@ def step_members(storage: AdapterStorage, steps: Sequence[AdamStep]) -> torch.Te
     index = None if everyone else torch.tensor([step.k for step in steps], device=device)
     buffers = (storage.values, storage.gradients, storage.means, storage.squares)
     values, gradients, means, squares = buffers if index is None else [b[index] for b in buffers]
-    norms = torch.linalg.vector_norm(gradients, dim=1)
+    norms: torch.Tensor = torch.linalg.vector_norm(gradients, dim=1)
     gradients *= (most / (norms[:, None] + _SMALLEST_NORM)).clamp(max=1)
     means.lerp_(gradients, mean_share)
     squares.mul_(1 - square_share).add_(gradients.square_().mul_(square_share))

@@ -113,7 +113,8 @@ class Rows:
         Args:
             x_nc: [N, C].
         """
-        padded: torch.Tensor = _Scatter.apply(x_nc, self.slots, self.pairs * self.longest)
+        scatter: Any = _Scatter.apply
+        padded: torch.Tensor = scatter(x_nc, self.slots, self.pairs * self.longest)
         return padded.view(self.pairs, self.longest, x_nc.shape[1])
 
     def unpad_pairs(self, x_rtc: torch.Tensor) -> torch.Tensor:
@@ -122,7 +123,8 @@ class Rows:
         Args:
             x_rtc: [R, T, C].
         """
-        tokens: torch.Tensor = _Gather.apply(x_rtc.flatten(0, 1), self.slots)
+        gather: Any = _Gather.apply
+        tokens: torch.Tensor = gather(x_rtc.flatten(0, 1), self.slots)
         return tokens
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,32 @@ def test_a_single_text_that_does_not_fit_is_an_error(
 def test_scoring_can_be_stopped(scorer: BertScorer) -> None:
     with pytest.raises(StoppedError):
         scorer.score(REPLIES, REFERENCES, lambda: True)
+
+
+def test_references_of_other_trials_are_not_encoded_again(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [f"{reply} indeed" for reply in REPLIES]
+    fresh = BertScorer(encoder, device="cpu").score(others, REFERENCES)
+    scorer = BertScorer(encoder, device="cpu")
+    scorer.score(REPLIES, REFERENCES)
+    encoded: set[str] = set()
+    encode = BertScorer._encode
+
+    def watched(self: BertScorer, texts: Collection[str], *rest: Any) -> Any:
+        encoded.update(texts)
+        return encode(self, texts, *rest)
+
+    monkeypatch.setattr(BertScorer, "_encode", watched)
+    assert scorer.score(others, REFERENCES) == fresh, "to the bit"
+    assert encoded == set(others)
+
+
+def test_kept_references_are_bounded(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = BertScorer(encoder, device="cpu")
+    scorer.score(["okay"], ["first"])
+    ((_, stats),) = next(iter(scorer._kept.values())).items()
+    monkeypatch.setattr("evaluators.bertscore._KEPT_BYTES", 2 * 4 * sum(s.numel() for s in stats))
+    for reference in ("second", "third", "second", "fourth"):
+        scorer.score(["okay"], [reference])
+    assert [texts for _, texts in scorer._kept] == [("second",), ("fourth",)]

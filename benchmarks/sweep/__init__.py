@@ -1,0 +1,1 @@
+"""A sweep's time against what a good engineer writes with Ray Tune, TRL and PEFT; see `__main__`."""
