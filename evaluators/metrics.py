@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from evaluators.metric_versions import ROUGE_NAMES
-from evaluators.wordnet import require_wordnet
+from evaluators.wordnet import find_wordnet, require_wordnet
 
 _CACHED_WORDS = 50_000
 
@@ -66,6 +66,7 @@ class Meteor:
 
     def __init__(self) -> None:
         require_wordnet()
+        find_wordnet()  # tells nltk of it
         from nltk.corpus import wordnet
         from nltk.stem.porter import PorterStemmer
         from nltk.tokenize import word_tokenize
