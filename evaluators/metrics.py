@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evaluators.metric_versions import ROUGE_NAMES
-from evaluators.wordnet import require_wordnet
+from evaluators.wordnet import find_wordnet, require_wordnet
 
 _CACHED_WORDS = 50_000
 _CACHED_TEXTS = 10_000
@@ -108,6 +108,7 @@ class Meteor:
 
     def __init__(self) -> None:
         require_wordnet()
+        find_wordnet()  # tells nltk of it
         from nltk.corpus import wordnet
         from nltk.stem.porter import PorterStemmer
         from nltk.tokenize import word_tokenize

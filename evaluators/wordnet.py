@@ -77,22 +77,26 @@ def find_wordnet() -> Path | None:
     own = str(nltk_data_folder())
     if own not in nltk.data.path:
         nltk.data.path.append(own)
-    for root in nltk.data.path:
-        folder = Path(str(root)) / "corpora" / "wordnet"
-        if _lacking(folder) == [] and (folder / _LEXNAMES).is_file():
-            return folder
-        if (archive := folder.with_suffix(".zip")).is_file():
-            return archive
-    return None
+    places = (_in_data_folder(Path(str(root))) for root in nltk.data.path)
+    return next((place for place in places if place is not None), None)
+
+
+def _in_data_folder(root: Path) -> Path | None:
+    folder = root / "corpora" / "wordnet"
+    if _lacking(folder) == [] and (folder / _LEXNAMES).is_file():
+        return folder
+    archive = folder.with_suffix(".zip")
+    return archive if archive.is_file() else None
 
 
 def require_wordnet() -> Path:
-    """WordNet's place.
+    """WordNet's place; before METEOR is asked, `find_wordnet` tells nltk of it.
 
     Raises:
         EvaluationError: it is not here; says how to get it.
     """
-    found = find_wordnet()
+    # Importing nltk takes two seconds: not for what is where we put it.
+    found = _in_data_folder(nltk_data_folder()) or find_wordnet()
     if found is None:
         raise EvaluationError([_missing("it is in none of nltk's data folders")])
     return found

@@ -35,8 +35,10 @@ from orchestrator.options import (
 from orchestrator.output import (
     print_json,
     print_line,
+    print_plan,
     print_status,
     print_summary,
+    print_text,
     say,
     show_without_secrets,
     stdout_kept_for_results,
@@ -185,39 +187,19 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a sweep would run; starts nothing and writes nothing."""
-    from orchestrator.plan import Planner, plan_to_dict, sweep_folder
+    from orchestrator.plan import Planner, sweep_folder
+    from orchestrator.plan_file import plan_lines
     from orchestrator.scale import choose_scale, find_gpus
     from search_spaces.space import read_space
 
     loaded = read_space(space, tuple(settings or ()))
     chosen = choose_scale(scale.value, find_gpus())
     folder = sweep_folder(out, loaded)
-    data = plan_to_dict(Planner(loaded, chosen, corpus, _command()).plan(folder), folder)
+    planned = Planner(loaded, chosen, corpus, _command()).plan(folder)
     if as_json:
-        print_json(data)
-        return
-    print_line(f"sweep {data['name']}, scale {data['scale']} ({data['scale_reason']})")
-    print_line(
-        f"corpus {data['corpus']['source']} ({data['corpus']['format']}, "
-        f"{data['corpus']['sessions']} sessions)"
-    )
-    for stage in data["stages"]:
-        if stage["waits_for_winner"]:
-            rule = stage["from"]
-            print_line("")
-            print_line(
-                f"stage {stage['name']}: waits for the winner of {rule['stage']} "
-                f"({rule['mode']} of {rule['best']})"
-            )
-            for entry in stage["waiting"]:
-                fields = ", ".join(f"{k}={v}" for k, v in entry["settings"].items())
-                print_line(f"  {'waits':8} {entry['kind']}{f' ({fields})' if fields else ''}")
-            continue
-        print_line("")
-        print_line(f"stage {stage['name']}: {len(stage['trials'])} trials")
-        for trial in data["trials"]:
-            if trial["stage"] == stage["name"]:
-                print_line(f"  {trial['status']:8} {trial['id']}  {trial['name']}")
+        print_text(plan_lines(planned, folder))
+    else:
+        print_plan(planned, folder)
 
 
 @app.command()

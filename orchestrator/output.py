@@ -6,19 +6,30 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from orchestrator.plan_file import entry_fields
 from search_spaces.controls import escape_controls
 from search_spaces.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from corpora.summary import CorpusSummary
+    from orchestrator.plan import Plan
+    from orchestrator.storage import SweepFolder
+
+_AT_ONCE = 1000
+"""Lines that are written together."""
+
+_SHOWN_TRIALS = 200
+"""Of each stage; a longer list is for scripts."""
 
 
 @contextmanager
@@ -70,6 +81,49 @@ def print_json(data: Any) -> None:
     """
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)
     typer.echo(escape_controls(text, keep="\n"))
+
+
+def print_text(lines: Iterable[str]) -> None:
+    """Print a result for scripts that is text already.
+
+    Args:
+        lines: each with its line feed, or without one where the line goes on.
+    """
+    lines = iter(lines)
+    while some := "".join(islice(lines, _AT_ONCE)):
+        typer.echo(escape_controls(some, keep="\n"), nl=False)
+
+
+def print_plan(plan: Plan, folder: SweepFolder) -> None:
+    """Print what a sweep would run, of each stage the first trials.
+
+    Args:
+        plan: the plan.
+        folder: the sweep's, for what is done already.
+    """
+    corpus = plan.corpus
+    print_line(f"sweep {plan.space.name}, scale {plan.scale.scale} ({plan.scale.reason})")
+    print_line(f"corpus {corpus.source} ({corpus.format}, {len(corpus.dialogues)} sessions)")
+    for stage in plan.stages:
+        name, rule = stage.stage.name, stage.stage.winner_of
+        print_line("")
+        if rule is not None and stage.waits:
+            print_line(
+                f"stage {name}: waits for the winner of {rule.stage} ({rule.mode} of {rule.best})"
+            )
+            for entry in stage.stage.methods:
+                fields = ", ".join(f"{k}={v}" for k, v in entry_fields(entry).items())
+                print_line(f"  {'waits':8} {entry.settings.kind}{f' ({fields})' if fields else ''}")
+            continue
+        statuses = folder.statuses(trial.id for trial in stage.trials)
+        counts = Counter(statuses[trial.id] for trial in stage.trials)
+        done = ", ".join(f"{counts[word]} {word}" for word in ("done", "failed") if counts[word])
+        print_line(f"stage {name}: {len(stage.trials)} trials" + (f" ({done})" if done else ""))
+        for trial in stage.trials[:_SHOWN_TRIALS]:
+            print_line(f"  {statuses[trial.id]:8} {trial.id}  {trial.name}")
+        if len(stage.trials) > _SHOWN_TRIALS:
+            more = len(stage.trials) - _SHOWN_TRIALS
+            print_line(f"  ... and {more:,} more (all of them: --json)")
 
 
 def print_status(data: dict[str, Any], folder: Path) -> None:

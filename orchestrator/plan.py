@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,14 @@ from orchestrator.storage import SweepFolder
 from orchestrator.winner import Winner, choose_winner
 from search_spaces.errors import InputError, Problem, SearchSpaceError, one_problem
 from search_spaces.expand import expand_stage
-from search_spaces.identity import spec_to_dict, trial_id, trial_name
-from search_spaces.secrets import hide_secrets
+from search_spaces.identity import trial_id, trial_name
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.spec import CorpusSpec, Method, TrialSpec
 from trainers.inputs import method_inputs
 from trainers.pretrained import Pretrained, find_model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedTrial:
     """A trial and its identity."""
 
@@ -52,6 +52,11 @@ class PlannedStage:
         """Whether the trials depend on a winner that is not known yet."""
         return not self.trials
 
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Of its trials."""
+        return frozenset(trial.id for trial in self.trials)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -63,15 +68,19 @@ class Plan:
     stages: tuple[PlannedStage, ...]
     command: str
 
-    @property
+    @cached_property
     def trials(self) -> tuple[PlannedTrial, ...]:
         """Every known trial once, in the order of stages; a trial in two stages is one trial."""
-        unique = {trial.id: trial for stage in self.stages for trial in stage.trials}
-        return tuple(unique.values())
+        return tuple(self.by_id.values())
+
+    @cached_property
+    def by_id(self) -> Mapping[str, PlannedTrial]:
+        """Every known trial by its id."""
+        return {trial.id: trial for stage in self.stages for trial in stage.trials}
 
     def stages_of(self, trial: str) -> tuple[str, ...]:
         """Names of the stages that a trial stands in."""
-        return tuple(s.stage.name for s in self.stages if any(t.id == trial for t in s.trials))
+        return tuple(s.stage.name for s in self.stages if trial in s.ids)
 
 
 class Planner:
@@ -87,7 +96,7 @@ class Planner:
         self.corpora: dict[CorpusSpec, Corpus] = {}
         self.models: dict[tuple[str, Any], Pretrained] = {}
         self.inputs: dict[Method, dict[str, str]] = {}
-        self.checked: set[str] = set()
+        self.checked: set[tuple[Any, ...]] = set()
 
     def plan(self, folder: SweepFolder) -> Plan:
         """The plan as far as the results in the sweep's folder let it be known.
@@ -190,6 +199,8 @@ class Planner:
 def _privacy_problems(space: str, stages: Sequence[PlannedStage]) -> list[Problem]:
     """Trials that are to be shown in two ways: which of them would be a matter of chance."""
     settings: dict[str, dict[str, str]] = {}
+    if len({trial.spec.corpus.privacy for stage in stages for trial in stage.trials}) < 2:
+        return []
     for stage in stages:
         for trial in stage.trials:
             found = settings.setdefault(trial.id, {})
@@ -213,6 +224,8 @@ def _with_own_names(stages: Sequence[PlannedStage]) -> list[PlannedStage]:
     for stage in stages:
         for trial in stage.trials:
             ids.setdefault(trial.name, set()).add(trial.id)
+    if len(ids) == len(set().union(*ids.values())):
+        return list(stages)
     return [
         replace(
             stage,
@@ -225,80 +238,6 @@ def _with_own_names(stages: Sequence[PlannedStage]) -> list[PlannedStage]:
         )
         for stage in stages
     ]
-
-
-def plan_to_dict(plan: Plan, folder: SweepFolder) -> dict[str, Any]:
-    """The plan as plain JSON data: what `plan --json` prints and `plan.json` holds.
-
-    Args:
-        plan: the plan.
-        folder: the sweep's, for what is done already.
-    """
-    return {
-        "name": plan.space.name,
-        "command": hide_secrets(plan.command),
-        "scale": plan.scale.scale,
-        "scale_reason": plan.scale.reason,
-        "corpus": {
-            "source": plan.corpus.source,
-            "format": plan.corpus.format,
-            "content_hash": plan.corpus.content_hash,
-            "sessions": len(plan.corpus.dialogues),
-        },
-        "stages": [_stage_to_dict(stage, plan) for stage in plan.stages],
-        "trials": [
-            {
-                "id": trial.id,
-                "stage": stage.stage.name,
-                "name": trial.name,
-                "status": _status(trial.id, folder),
-                "spec": spec_to_dict(trial.spec),
-            }
-            for stage in plan.stages
-            for trial in stage.trials
-        ],
-    }
-
-
-def _stage_to_dict(stage: PlannedStage, plan: Plan) -> dict[str, Any]:
-    source = stage.stage.winner_of
-    chosen = next(
-        (
-            later.winner.trial_id
-            for later in plan.stages
-            if later.winner is not None
-            and later.stage.winner_of is not None
-            and later.stage.winner_of.stage == stage.stage.name
-        ),
-        None,
-    )
-    return {
-        "name": stage.stage.name,
-        "table": stage.stage.table,
-        "from": None
-        if source is None
-        else {"stage": source.stage, "best": source.best, "mode": source.mode},
-        "winner": chosen,
-        "waits_for_winner": stage.waits,
-        "trials": [trial.id for trial in stage.trials],
-        "waiting": [
-            {"kind": entry.settings.kind, "settings": _entry_fields(entry)}
-            for entry in stage.stage.methods
-        ]
-        if stage.waits
-        else [],
-    }
-
-
-def _entry_fields(entry: Any) -> Mapping[str, Any]:
-    own = {name: getattr(entry.settings, name) for name in sorted(entry.written)}
-    return own | dict(entry.overrides)
-
-
-def _status(trial: str, folder: SweepFolder) -> str:
-    if folder.result(trial) is not None:
-        return "done"
-    return "failed" if folder.failure(trial) is not None else "pending"
 
 
 def sweep_folder(out: Path, space: SearchSpace) -> SweepFolder:

@@ -41,7 +41,7 @@ def check_specs(
     stage: Stage,
     trials: Iterable[tuple[TrialSpec, Pretrained]],
     corpus: Callable[[CorpusSpec], Corpus],
-    checked: set[str],
+    checked: set[tuple[Any, ...]],
 ) -> list[Problem]:
     """Everything that is wrong with a stage's trials, each told once.
 
@@ -54,7 +54,7 @@ def check_specs(
     """
     problems: dict[Problem, None] = {}
 
-    def once(key: str, check: Callable[[], Any]) -> None:
+    def once(key: tuple[Any, ...], check: Callable[[], Any]) -> None:
         if key in checked:
             return
         try:
@@ -64,23 +64,31 @@ def check_specs(
         else:
             checked.add(key)
 
-    once("wordnet", require_wordnet)
-    for spec, model in trials:
-        once(f"pairs {spec.corpus} {spec.loader} {spec.split}", partial(_check_pairs, corpus, spec))
+    once(("wordnet",), require_wordnet)
+    # Trials that differ in nothing that a check reads are one trial here.
+    different = {_checked_parts(spec): (spec, model) for spec, model in trials}
+    for spec, model in different.values():
+        data = (spec.corpus, spec.loader, spec.split)
+        once(("pairs", *data), partial(_check_pairs, corpus, spec))
         if learns_acts(spec):
-            key = f"acts {spec.corpus} {spec.loader} {spec.split}"
-            once(key, partial(_check_acts, corpus, spec))
-        once(f"inputs {spec.method}", partial(_check_inputs, spec))
+            once(("acts", *data), partial(_check_acts, corpus, spec))
+        once(("inputs", spec.method), partial(_check_inputs, spec))
         if model.folder is not None:
-            once(f"files {model.folder}", partial(_check_files, model.folder))
-            once(f"shape {model.folder}", partial(read_shape, model.folder))
+            once(("files", model.folder), partial(_check_files, model.folder))
+            once(("shape", model.folder), partial(read_shape, model.folder))
         if spec.metrics.bertscore_model is not None:
-            once(f"bertscore {spec.metrics}", partial(check_encoder, spec.metrics))
+            once(("bertscore", spec.metrics), partial(check_encoder, spec.metrics))
         try:
             problems.update(dict.fromkeys(_length_problems(space, stage, spec, model.folder)))
         except InputError as error:
             problems.update(dict.fromkeys(error.problems))
     return list(problems)
+
+
+def _checked_parts(spec: TrialSpec) -> tuple[Any, ...]:
+    """All of a trial that a check reads."""
+    data = (spec.model, spec.corpus, spec.loader, spec.split)
+    return (*data, spec.method, spec.decoding, spec.metrics, spec.training.max_length)
 
 
 def _check_pairs(corpus: Callable[[CorpusSpec], Corpus], spec: TrialSpec) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -30,17 +31,23 @@ PACKAGES = (
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that can change a result; `missing` where one is not installed."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "missing"
-    return versions
+    return {name: _version(name) for name in PACKAGES}
 
 
+@cache
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+@cache
 def code_version() -> tuple[str | None, bool]:
-    """The git commit of this code and whether files differ from it; (None, False) outside git."""
+    """The git commit of this code and whether files differ from it; (None, False) outside git.
+
+    Asked once a process: what runs is what it has loaded, whatever becomes of the files.
+    """
     here = Path(__file__).parent
     commit = _git(here, "rev-parse", "HEAD")
     if commit is None:

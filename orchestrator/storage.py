@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,25 @@ class SweepFolder:
             return dict(read_failure(self.trial(trial_id) / "failure.json", trial_id))
         except UnusableError:
             return None
+
+    def statuses(self, trial_ids: Iterable[str]) -> dict[str, str]:
+        """Whether each of these trials is `done`, `failed` or `pending`.
+
+        What has no folder is known from one listing, however many trials there are.
+
+        Args:
+            trial_ids: of the sweep's trials.
+        """
+        try:
+            begun = set(os.listdir(self.path / "trials"))
+        except FileNotFoundError:
+            begun = set()
+        return {one: self._status(one) if one in begun else "pending" for one in trial_ids}
+
+    def _status(self, trial_id: str) -> str:
+        if self.result(trial_id) is not None:
+            return "done"
+        return "failed" if self.failure(trial_id) is not None else "pending"
 
     def write_json(self, name: str, data: Any) -> None:
         """Write one of the sweep's own files, whole or not at all."""

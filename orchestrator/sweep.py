@@ -27,8 +27,8 @@ from orchestrator.plan import (
     PlannedTrial,
     Planner,
     metric_versions,
-    plan_to_dict,
 )
+from orchestrator.plan_file import plan_lines
 from orchestrator.provenance import environment_text
 from orchestrator.resources import (
     TrialResources,
@@ -301,7 +301,7 @@ class _Sweep:
         if stage.winner is None or stage.stage.winner_of is None:
             return
         rule = stage.stage.winner_of
-        winner = next(t for t in plan.trials if t.id == stage.winner.trial_id)
+        winner = plan.by_id[stage.winner.trial_id]
         ties = stage.winner.ties
         self.display.say(
             f"stage {stage.stage.name} builds on {winner.name} "
@@ -345,7 +345,7 @@ class _Sweep:
 
     def publish(self, plan: Plan) -> None:
         """Write down what is planned, and what is done of it."""
-        self.folder.write_json("plan.json", plan_to_dict(plan, self.folder))
+        write_atomically(self.folder.path / "plan.json", plan_lines(plan, self.folder))
 
 
 def _make_laptop_models(

@@ -30,7 +30,14 @@ from orchestrator.events import (
 from orchestrator.plan import Plan
 from orchestrator.storage import SweepFolder
 from reports.delivery import Delivery, write_delivery
-from reports.results import ReportError, SweepResults, TrialResult, read_sweep
+from reports.results import (
+    PendingTrial,
+    ReportError,
+    SweepResults,
+    TrialResult,
+    read_sweep,
+    read_trial,
+)
 from reports.tracking import Tracker
 from reports.tracking_pulse import GivenUpError, Pulse
 from reports.tracking_store import TrackingError, mask_credentials, tracking_store
@@ -271,7 +278,7 @@ class TrackingThread:
             return  # a reconciliation was quicker
         match event:
             case TrialStarted():
-                trial = next(t for t in self.plan.trials if t.id == event.trial_id)
+                trial = self.plan.by_id[event.trial_id]
                 stages = self.plan.stages_of(trial.id)
                 self.tracker.start_trial(trial.id, trial.name, spec_to_dict(trial.spec), stages)
             case TrialProgressed():
@@ -280,7 +287,10 @@ class TrackingThread:
                     metrics["train/loss"] = event.train_loss
                 self.tracker.log_progress(event.trial_id, metrics, event.step)
             case TrialDone():
-                result = self._results().trials.get(event.trial_id)
+                trial = self.plan.by_id[event.trial_id]
+                stages = self.plan.stages_of(trial.id)
+                planned = PendingTrial(trial.id, trial.name, stages, spec_to_dict(trial.spec))
+                result = read_trial(self.folder.path, planned)
                 if isinstance(result, TrialResult):
                     self.tracker.finish_trial(result, self.folder.trial(event.trial_id))
             case TrialFailed():

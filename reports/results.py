@@ -202,6 +202,16 @@ def read_sweep(folder: Path) -> SweepResults:
     )
 
 
+def read_trial(folder: Path, planned: PendingTrial) -> Trial:
+    """A trial as its folder has it: what `read_sweep` would say of it, without reading the others.
+
+    Args:
+        folder: `runs/<sweep>`.
+        planned: the trial as it is planned.
+    """
+    return _trial(folder / "trials" / planned.id, planned, [])
+
+
 def read_result(file: Path, trial_id: str) -> Json:
     """A finished trial's `result.json`, as far as anything relies on it.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,8 @@ class Tracker:
         self._runs = SweepRuns(store, sweep, pulse)
         self._run_ids: dict[str, str] = {}
         self._points: dict[str, dict[str, dict[int, float]]] = {}
+        self._complete = False
+        """Whether `_run_ids` has every trial's run that there is: nobody else makes any."""
 
     @masked
     def ensure_store(self) -> str:
@@ -118,9 +121,11 @@ class Tracker:
             spec: the nested specification.
             stages: every stage that the trial stands in.
         """
-        run_id = self._run_of(trial_id, name, spec, stages, started_ms=None)
-        self._runs.client.update_run(run_id, status="RUNNING")
-        self._take_away(run_id, _END_TAGS)
+        run, is_new = self._run_of(trial_id, name, spec, stages, started_ms=None)
+        run_id = str(run.info.run_id)
+        if not is_new:
+            self._runs.client.update_run(run_id, status="RUNNING")
+            self._take_away(run, _END_TAGS)
         return run_id
 
     @masked
@@ -161,21 +166,20 @@ class Tracker:
         """
         digest = result_digest(trial_folder)
         started = milliseconds(result.provenance, "started_at")
-        run_id = self._run_of(result.id, result.name, result.spec, result.stages, started)
-        run = self._runs.client.get_run(run_id)
+        run, _ = self._run_of(result.id, result.name, result.spec, result.stages, started)
         if self._is_complete([run], result, trial_folder):
             self.delivered.add(result.id)
-            return run_id
+            return str(run.info.run_id)
         began = started or run.info.start_time
         curves = loss_metrics(read_steps(trial_folder), began)
         curves += update_metrics(read_updates(trial_folder), began)
         histories = self._histories(run, curves)
         if contradicts(run, histories, result, curves, digest):
             # Parameters and metrics cannot be taken back: what says something else has to go.
-            self._runs.client.delete_run(run_id)
-            self._run_ids.pop(result.id, None)
-            run_id = self._run_of(result.id, result.name, result.spec, result.stages, started)
-            run, histories = self._runs.client.get_run(run_id), {}
+            self._delete(result.id, str(run.info.run_id))
+            run, _ = self._run_of(result.id, result.name, result.spec, result.stages, started)
+            histories = {}
+        run_id = str(run.info.run_id)
         now = int(time.time() * 1000)
         ended = milliseconds(result.provenance, "finished_at") or now
         metrics = missing_metrics(run, histories, result, curves, ended, now)
@@ -184,14 +188,13 @@ class Tracker:
         self._runs.client.log_inputs(run_id, datasets=dataset_inputs(result, corpus))
         privacy = privacy_of(result.spec)
         replies = replies_table(trial_folder, privacy)
+        tags = privacy_tags(privacy, replies) | {RESULT_DIGEST: digest}
         if replies.text:
             self._runs.client.log_text(run_id, replies.text, REPLIES_FILE)
-            tables = json.dumps([{"path": REPLIES_FILE, "type": "table"}])
-            self._runs.client.set_tag(run_id, TABLES_TAG, tables)
-        self._runs.log(run_id, tags=privacy_tags(privacy, replies))
-        self._take_away(run_id, _FAILURE_TAGS)
+            tags[TABLES_TAG] = json.dumps([{"path": REPLIES_FILE, "type": "table"}])
+        self._take_away(run, _FAILURE_TAGS)
         self._runs.client.set_terminated(run_id, "FINISHED", end_time=ended)
-        self._runs.client.set_tag(run_id, RESULT_DIGEST, digest)
+        self._runs.log(run_id, tags=tags)
         self.delivered.add(result.id)
         return run_id
 
@@ -208,7 +211,7 @@ class Tracker:
         if run_id is not None:
             self._runs.log(run_id, tags={"failure_reason": reason, "failure_message": message})
             self._runs.client.set_terminated(run_id, "FAILED")
-            self._take_away(run_id, (RESULT_DIGEST,))
+            self._take_away(self._runs.client.get_run(run_id), (RESULT_DIGEST,))
 
     @masked
     def stop_trial(self, trial_id: str) -> None:
@@ -244,6 +247,7 @@ class Tracker:
         runs = self._runs.by_trial()
         deleted = sum(self._runs.keep_one(found) for found in runs.values())
         self._run_ids = {trial_id: found[0].info.run_id for trial_id, found in runs.items()}
+        self._complete = True
         logged = unchanged = closed = 0
         for trial in sweep.done:
             folder = sweep_folder / "trials" / trial.id
@@ -316,7 +320,7 @@ class Tracker:
     def _find(self, trial_id: str) -> str | None:
         """The id of a trial's run, remembered from the first time it was asked for."""
         if trial_id not in self._run_ids:
-            run = self._runs.of_trial(trial_id)
+            run = None if self._complete else self._runs.of_trial(trial_id)
             if run is None:
                 return None
             self._run_ids[trial_id] = str(run.info.run_id)
@@ -324,8 +328,8 @@ class Tracker:
 
     def _run_of(
         self, trial_id: str, name: str, spec: Json, stages: Iterable[str], started_ms: int | None
-    ) -> str:
-        """The trial's run under the parent, with its parameters; made where it is missing."""
+    ) -> tuple[Run, bool]:
+        """The trial's run under the parent, with its parameters, and whether it was made now."""
         parent = self._runs.parent()
         tags = {**planned_tags(self.sweep, trial_id, stages, spec), "mlflow.parentRunId": parent}
         params = trial_params(spec)
@@ -336,17 +340,21 @@ class Tracker:
                 missing = {k: v for k, v in params.items() if k not in run.data.params}
                 changed = {k: v for k, v in tags.items() if run.data.tags.get(k) != v}
                 self._runs.log(run_id, params=missing, tags=changed)
-                return run_id
+                return run, False
             # A parameter cannot be changed once it is logged.
-            self._runs.client.delete_run(run_id)
-            del self._run_ids[trial_id]
+            self._delete(trial_id, run_id)
         experiment = self._runs.experiment()
         run = self._runs.client.create_run(
             experiment, start_time=started_ms, tags=tags, run_name=name
         )
         run_id = self._run_ids[trial_id] = str(run.info.run_id)
+        self._points[run_id] = defaultdict(dict)
         self._runs.log(run_id, params=params)
-        return run_id
+        return run, True
+
+    def _delete(self, trial_id: str, run_id: str) -> None:
+        self._runs.client.delete_run(run_id)
+        self._run_ids.pop(trial_id, None)
 
     def _histories(self, run: Run, curves: Iterable[Metric]) -> dict[str, list[Metric]]:
         """What a run has logged so far of the trial's curves."""
@@ -394,11 +402,10 @@ class Tracker:
     def _close(self, run_id: str) -> None:
         """End as KILLED the run of a trial that neither runs nor has ended."""
         self._runs.client.set_terminated(run_id, "KILLED")
-        self._take_away(run_id, _END_TAGS)
+        self._take_away(self._runs.client.get_run(run_id), _END_TAGS)
 
-    def _take_away(self, run_id: str, keys: Iterable[str]) -> None:
+    def _take_away(self, run: Run, keys: Iterable[str]) -> None:
         """Remove tags by which an earlier attempt told its end."""
-        tags = self._runs.client.get_run(run_id).data.tags
         for key in keys:
-            if key in tags:
-                self._runs.client.delete_tag(run_id, key)
+            if key in run.data.tags:
+                self._runs.client.delete_tag(run.info.run_id, key)

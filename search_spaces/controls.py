@@ -23,6 +23,9 @@ def escape_controls(text: str, keep: str = "") -> str:
         text: from a file, a name or a message; JSON stays JSON.
         keep: control characters that stay, such as line feeds in a text of several lines.
     """
+    lines = text.split("\n") if "\n" in keep else [text]
+    if all(line.isprintable() for line in lines):
+        return text  # Much the quickest, and nearly always so.
     return _CONTROLS.sub(lambda found: _escape(found[0], keep), text)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from search_spaces.errors import SearchSpaceError, one_problem
@@ -15,13 +16,15 @@ from search_spaces.spec import (
     BaseSettings,
     DeltaSettings,
     DialogueActSettings,
+    Method,
+    Protocol,
     RlSettings,
     Scale,
     TrainingSpec,
     TrialSpec,
 )
 
-MOST_COMBINATIONS = 10_000
+MOST_COMBINATIONS = 100_000
 """Over all stages, before `exclude`."""
 
 _MODEL_AT_SCALE: dict[str, dict[Scale, str]] = {
@@ -114,13 +117,18 @@ def expand_stage(
     _check_size(space)
     trials: dict[TrialSpec, None] = {}
     settings = _settings(space, scale, winner)
-    for entry, point, seed in itertools.product(stage.methods, _points(stage), stage.seeds):
+    parts = _Parts()
+    for entry, point in itertools.product(stage.methods, _points(stage)):
         values = settings | dict(point)
         if corpus is not None:
             values["corpus"] = corpus
-        spec = _trial(space, entry, values, seed, scale)
-        if not any(_matches(spec, rule, scale) for rule in stage.exclude):
-            trials.setdefault(_as_read(spec))
+        written = _trial(space, entry, values, scale, parts)
+        read = parts.as_read(written)
+        has_seed = "seed" not in _ignored(written)
+        for seed in stage.seeds:
+            excluded = stage.exclude and _is_excluded(_with_seed(written, seed), stage, scale)
+            if not excluded:
+                trials.setdefault(_with_seed(read, seed if has_seed else 0))
     if not trials:
         raise SearchSpaceError(
             one_problem(space.name, f"stage {stage.name}", "`exclude` leaves no trial to run")
@@ -138,7 +146,7 @@ def _check_size(space: SearchSpace) -> None:
         for stage in space.stages
     )
     if count > MOST_COMBINATIONS:
-        message = f"a search space may have at most {MOST_COMBINATIONS} combinations"
+        message = f"a search space may have at most {MOST_COMBINATIONS:,} combinations"
         raise SearchSpaceError(one_problem(space.name, "", message, count))
 
 
@@ -186,36 +194,78 @@ def _points(stage: Stage) -> Iterator[Mapping[str, Any]]:
             yield dict(zip(stage.grid, values, strict=True)) | pairs
 
 
+class _Parts:
+    """Parts of specifications, each made and checked once however many trials share it."""
+
+    def __init__(self) -> None:
+        self.made: dict[tuple[Any, ...], Any] = {}
+        self.reduced: dict[tuple[int, frozenset[str]], Any] = {}
+        """By identity: whatever is in `made` stays."""
+
+    def make(self, cls: type, values: Mapping[str, Any]) -> Any:
+        """A part with these values, defaults for the rest."""
+        key = (cls, *values.items())
+        if key not in self.made:
+            self.made[key] = cls(**values)
+        return self.made[key]
+
+    def settings(self, entry: MethodEntry, values: Mapping[str, Any]) -> Method:
+        """A method's settings with these of its own fields changed."""
+        key = (entry.settings, *values.items())
+        if key not in self.made:
+            self.made[key] = dataclasses.replace(entry.settings, **values)
+        method: Method = self.made[key]
+        return method
+
+    def as_read(self, spec: TrialSpec) -> TrialSpec:
+        """A trial of these parts with what nothing reads at its default: equal trials are equal."""
+        ignored = _ignored(spec)
+        kept = {name: self._kept(getattr(spec, name), ignored) for name in (*PARTS, "method")}
+        return TrialSpec(model=spec.model, loader=spec.loader, seed=spec.seed, **kept)
+
+    def _kept(self, part: Any, ignored: frozenset[str]) -> Any:
+        key = (id(part), ignored)
+        if key not in self.reduced:
+            names = [f.name for f in dataclasses.fields(part) if f.name not in ignored]
+            self.reduced[key] = type(part)(**{name: getattr(part, name) for name in names})
+        return self.reduced[key]
+
+
 def _trial(
     space: SearchSpace,
     entry: MethodEntry,
     values: dict[str, Any],
-    seed: int,
     scale: Scale,
+    parts: _Parts,
 ) -> TrialSpec:
+    known = method_fields(entry.settings.kind)
     own = {
-        name: value
-        for name, value in values.items()
-        if name in method_fields(entry.settings.kind) and name not in entry.written
+        name: value for name, value in values.items() if name in known and name not in entry.written
     }
     values = values | dict(entry.overrides)
     if "model" not in values:
         raise SearchSpaceError(
             one_problem(space.name, "", "no `model` is named in `grid`, `defaults` or `methods`")
         )
-    parts = {
-        part: cls(
-            **{name: value for name, value in values.items() if trial_fields()[name].part == part}
-        )
-        for part, cls in PARTS.items()
-    }
+    by_part: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    fields = trial_fields()
+    for name, value in values.items():
+        if (part := fields[name].part) in by_part:
+            by_part[part][name] = value
     return TrialSpec(
         model=model_at_scale(str(values["model"]), scale),
-        method=dataclasses.replace(entry.settings, **own),
+        method=parts.settings(entry, own),
         loader=values.get("loader", "v1"),
-        seed=seed,
-        **parts,
+        **{part: parts.make(cls, by_part[part]) for part, cls in PARTS.items()},
     )
+
+
+def _with_seed(spec: TrialSpec, seed: int) -> TrialSpec:
+    return spec if seed == spec.seed else TrialSpec(**(vars(spec) | {"seed": seed}))
+
+
+def _is_excluded(spec: TrialSpec, stage: Stage, scale: Scale) -> bool:
+    return any(_matches(spec, rule, scale) for rule in stage.exclude)
 
 
 def _matches(spec: TrialSpec, rule: Mapping[str, Any], scale: Scale) -> bool:
@@ -227,32 +277,27 @@ def _matches(spec: TrialSpec, rule: Mapping[str, Any], scale: Scale) -> bool:
 
 def _ignored(spec: TrialSpec) -> frozenset[str]:
     """Bare names of the fields that nothing reads when this trial runs."""
+    return _unread(
+        spec.method, spec.decoding.protocol, with_bertscore=spec.metrics.bertscore_model is not None
+    )
+
+
+@lru_cache(maxsize=1024)
+def _unread(method: Method, protocol: Protocol, *, with_bertscore: bool) -> frozenset[str]:
     ignored: set[str] = set()
-    if isinstance(spec.method, DeltaSettings):
-        ignored |= method_fields("delta") - PEFT_READS[spec.method.peft_type] - {"peft_type"}
-    if isinstance(spec.method, DialogueActSettings) and spec.method.tuning == "full":
+    if isinstance(method, DeltaSettings):
+        ignored |= method_fields("delta") - PEFT_READS[method.peft_type] - {"peft_type"}
+    if isinstance(method, DialogueActSettings) and method.tuning == "full":
         ignored |= {"rank", "alpha"}
-    if isinstance(spec.method, RlSettings):
-        ignored |= unread_by_rl(spec.method.kind, vars(spec.method))
-    if spec.decoding.protocol == "chatmgl":
+    if isinstance(method, RlSettings):
+        ignored |= unread_by_rl(method.kind, vars(method))
+    if protocol == "chatmgl":
         ignored |= {"max_new_tokens", "length_penalty"}
-    if spec.metrics.bertscore_model is None:
+    if not with_bertscore:
         ignored.add("bertscore_layer")
-    if isinstance(spec.method, BaseSettings):
+    if isinstance(method, BaseSettings):
         training = {f.name for f in dataclasses.fields(TrainingSpec)}
         ignored |= training - {"max_length", "loss_on"}
-        if spec.decoding.protocol == "clean":
+        if protocol == "clean":
             ignored.add("seed")  # Beam search draws nothing at random.
     return frozenset(ignored)
-
-
-def _as_read(spec: TrialSpec) -> TrialSpec:
-    """The trial with every field that nothing reads at its default, so that equal trials are equal."""
-    ignored = _ignored(spec)
-
-    def kept(part: Any) -> Any:
-        names = [f.name for f in dataclasses.fields(part) if f.name not in ignored]
-        return type(part)(**{name: getattr(part, name) for name in names})
-
-    parts = {name: kept(getattr(spec, name)) for name in (*PARTS, "method")}
-    return dataclasses.replace(spec, seed=0 if "seed" in ignored else spec.seed, **parts)

@@ -276,16 +276,18 @@ class _Parser:
         listed: list[Any] = [value] if single else list(value)  # type: ignore[call-overload]
         if not listed:
             self.wrong(path, "an axis must have at least one value", value)
-        checked: list[Any] = []
+        found: list[Any] = []
+        known: set[Any] = set()
         for index, one in enumerate(listed):
             at = path if single else (*path, index)
             result, problems = check_value(name, one, self.file.name, self.file.place(at))
             self.problems += problems
-            if not problems and not paired and result in checked:
+            if not problems and not paired and result in known:
                 self.wrong(at, "a value may stand once in an axis", one)
             elif not problems:
-                checked.append(result)
-        return checked
+                known.add(result)
+                found.append(result)
+        return found
 
     def axes(
         self, value: object, path: Path_, *, paired: bool = False

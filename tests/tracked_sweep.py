@@ -34,7 +34,7 @@ def plan_of(folder: Path) -> Any:
         space=SimpleNamespace(name=sweep.name),
         scale=SimpleNamespace(scale=sweep.scale),
         corpus=SimpleNamespace(content_hash=sweep.corpus.content_hash),
-        trials=trials,
+        by_id={trial.id: trial for trial in trials},
         stages_of=lambda trial_id: sweep.trials[trial_id].stages,
     )
 

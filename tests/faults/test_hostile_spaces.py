@@ -101,10 +101,10 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "key of 100,000 characters": (f"{SPACE}? {'k' * 100_000}\n: 1\n", "unknown key"),
     "NUL": (named("ti\0ny"), "line 1: NUL bytes cannot stand in YAML"),
     "escape character": (named("ti\x1b[31mny"), "a control character cannot stand in YAML"),
-    "grid of a billion": (axes(1000, 1000, 1000), "tiny: a search space may have at most 10000"),
-    "stages of 12,000 each": (
-        axes(110, 110) + axes(110, 110).split("stages:\n")[1].replace("first", "second"),
-        "at most 10000 combinations, got 24200",
+    "grid of a billion": (axes(1000, 1000, 1000), "tiny: a search space may have at most 100,000"),
+    "stages of 62,500 each": (
+        axes(250, 250) + axes(250, 250).split("stages:\n")[1].replace("first", "second"),
+        "at most 100,000 combinations, got 125000",
     ),
     "model of half a character": (
         with_default('model: "\\ud800"').replace("model: medium, ", ""),

@@ -16,6 +16,7 @@ from search_spaces.identity import (
     short_number,
     spec_from_dict,
     spec_to_dict,
+    spec_to_json,
     trial_id,
     trial_name,
 )
@@ -399,6 +400,7 @@ def specs() -> st.SearchStrategy[TrialSpec]:
 @given(specs())
 def test_a_specification_survives_json(spec: TrialSpec) -> None:
     text = json.dumps(spec_to_dict(spec), allow_nan=False)
+    assert json.loads(spec_to_json(spec)) == json.loads(text)
     again = spec_from_dict(json.loads(text))
     assert again == spec
     assert hash(again) == hash(spec)
