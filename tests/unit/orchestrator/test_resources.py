@@ -88,7 +88,7 @@ def test_torn_weights_are_the_users_to_mend(tmp_path: Path) -> None:
 
 def test_full_training_of_gpt2_large_gets_a_sensible_share_of_80_gib() -> None:
     one = spec(max_length=512, batch_size=4, precision="bf16")
-    need = estimate_memory_gib(one, LARGE, True)
+    need = estimate_memory_gib([one], LARGE, True)
     # fp32 weights, gradients and Adam's moments alone take 16 bytes a parameter: 11.5 GiB.
     assert 12 < need < 60
     assert trial_resources(need, 80).gpus in (1 / 5, 1 / 4, 1 / 3, 1 / 2)
@@ -97,7 +97,7 @@ def test_full_training_of_gpt2_large_gets_a_sensible_share_of_80_gib() -> None:
 @pytest.mark.parametrize("method", [BaseSettings(), SftSettings(), DeltaSettings()])
 def test_shares_grow_with_the_model(method: Any) -> None:
     shares = [
-        trial_resources(estimate_memory_gib(spec(method=method), shape, True), 80).gpus
+        trial_resources(estimate_memory_gib([spec(method=method)], shape, True), 80).gpus
         for shape in (GPT2, MEDIUM, LARGE)
     ]
     assert shares == sorted(shares)
@@ -111,20 +111,20 @@ def test_needs_grow_with_what_takes_memory() -> None:
 
     def need(**training: Any) -> float:
         one = dataclasses.replace(little, training=dataclasses.replace(little.training, **training))
-        return estimate_memory_gib(one, LARGE, True)
+        return estimate_memory_gib([one], LARGE, True)
 
     assert need() < need(batch_size=4) < need(batch_size=16)
     assert need(batch_size=16, max_length=128) < need(batch_size=16, max_length=512)
     assert need(batch_size=16, precision="bf16") < need(batch_size=16, precision="fp32")
     assert need(batch_size=16, gradient_checkpointing=True) < need(batch_size=16)
     needs = [
-        estimate_memory_gib(dataclasses.replace(little, method=method), LARGE, True)
+        estimate_memory_gib([dataclasses.replace(little, method=method)], LARGE, True)
         for method in (BaseSettings(), DeltaSettings(), SftSettings())
     ]
     assert needs == sorted(needs)
     wide = dataclasses.replace(little, decoding=DecodingSpec(beams=(1, 8), eval_batch_size=64))
-    assert estimate_memory_gib(wide, LARGE, True) > estimate_memory_gib(little, LARGE, True)
-    assert estimate_memory_gib(wide, LARGE, False) < estimate_memory_gib(wide, LARGE, True)
+    assert estimate_memory_gib([wide], LARGE, True) > estimate_memory_gib([little], LARGE, True)
+    assert estimate_memory_gib([wide], LARGE, False) < estimate_memory_gib([wide], LARGE, True)
 
 
 def test_every_copy_of_the_model_in_reinforcement_learning_is_counted() -> None:
@@ -134,7 +134,7 @@ def test_every_copy_of_the_model_in_reinforcement_learning_is_counted() -> None:
 
     def need(kind: type[ChatMglSettings | ReaderSettings], **own: Any) -> float:
         method = kind(**{"rl_mini_batch_size": 4, "value_model": "shared", **own})
-        return estimate_memory_gib(dataclasses.replace(little, method=method), LARGE, True)
+        return estimate_memory_gib([dataclasses.replace(little, method=method)], LARGE, True)
 
     alone = need(ReaderSettings, rl="none")
     assert alone == need(ChatMglSettings, rl="none")
@@ -156,10 +156,10 @@ def test_bottleneck_adapters_are_counted() -> None:
         return dataclasses.replace(little, method=method)
 
     def need(peft_type: PeftType, bottleneck: int = 64) -> float:
-        return estimate_memory_gib(one(peft_type, bottleneck), LARGE, True)
+        return estimate_memory_gib([one(peft_type, bottleneck)], LARGE, True)
 
     assert need("parallel") < need("houlsby") < need("houlsby", 256) < need("houlsby", 2048)
-    base = estimate_memory_gib(dataclasses.replace(little, method=BaseSettings()), LARGE, True)
+    base = estimate_memory_gib([dataclasses.replace(little, method=BaseSettings())], LARGE, True)
     assert base < need("parallel", 1)
     # As wide as the model itself, twice a block: 4 of its 12 squares of the width, in fp32.
     kept, meanwhile = estimate_disk_gib(one("houlsby", 1280), LARGE)
@@ -186,3 +186,11 @@ def test_more_need_is_no_smaller_share(one: float, other: float, memory: float) 
 
 def test_without_a_gpu_a_trial_takes_a_core_and_its_memory() -> None:
     assert trial_resources(5.5, None) == TrialResources(cpus=1, gpus=0, memory_gib=5.5)
+
+
+def test_a_group_holds_its_weights_once() -> None:
+    lora = dataclasses.replace(spec(), method=DeltaSettings(peft_type="lora"))
+    needs = [estimate_memory_gib([lora] * members, LARGE, True) for members in (1, 2, 3)]
+    assert needs[1] - needs[0] == pytest.approx(needs[2] - needs[1])
+    weights = 1.25 * 4 * LARGE.parameters / 2**30
+    assert needs[1] < 2 * needs[0] - weights
