@@ -139,7 +139,7 @@ def test_where_training_is_chaotic_it_parts_as_from_a_nudge(
         assert abs(math.log10(max(ours, 1e-16) / theirs)) < 2.5
 
 
-@pytest.mark.parametrize("rate", [1e30, 1e38])
+@pytest.mark.parametrize("rate", [1e20, 1e30])
 def test_divergence_ends_one_alone(tiny: Path, tmp_path: Path, rate: float) -> None:
     specs = unlike_specs(tiny, steps=6)
     wild = replace(specs[1].training, learning_rate=rate, warmup_steps=0)
