@@ -28,6 +28,9 @@ from trainers.progress import ShouldStop, never
 from trainers.row_adapters import RowAdapters, row_adapters
 from trainers.tuned import TunedModel
 
+_CPU_PROMPTS = 128
+"""Prompts decoded together on a CPU: more are no faster, as `benchmarks/decoding.py` measures."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -60,7 +63,7 @@ def decode_together(base: Path, members: Sequence[Member], should_stop: ShouldSt
     """Decode what members lack and keep it in their partial files.
 
     Members with the same reply length, length penalty and generation config share batches, as
-    many prompts of each as it would decode at once alone. In fp32 the replies are those of each
+    many prompts of each as it would decode at once alone (on a CPU, a bounded number in all). In fp32 the replies are those of each
     member alone. A member whose replies our own loop cannot give, or under the ChatMGL protocol, is
     left to its own `evaluate`.
 
@@ -136,7 +139,10 @@ def _decode_group(
                 settled[number].note_batch_size(prompts_at_once)
 
     first = next(iter(members.values())).spec.decoding
-    decoding = replace(first, eval_batch_size=sum(at_once.values()))
+    shared = sum(at_once.values())
+    if model.device.type == "cpu":
+        shared = max(max(at_once.values()), min(shared, _CPU_PROMPTS))
+    decoding = replace(first, eval_batch_size=shared)
     for group in decode_batches(model, prompts, decoding, should_stop, note):
         of_part: defaultdict[int, dict[AnswerKey, list[int]]] = defaultdict(dict)
         for (beam, number), tokens in group:

@@ -112,7 +112,8 @@ def test_chunks_change_nothing(scorer: BertScorer, monkeypatch: pytest.MonkeyPat
         assert row == pytest.approx(expected, abs=1e-5)
 
 
-def test_each_text_is_encoded_once(scorer: BertScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_text_is_encoded_once(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = BertScorer(encoder, device="cpu")
     encoded: list[str] = []
     encode = BertScorer._encode
 
