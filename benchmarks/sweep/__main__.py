@@ -49,6 +49,7 @@ from benchmarks.sweep.outcome import (
     read_ours,
     read_plain,
 )
+from benchmarks.sweep.padding import PossibleScores
 from benchmarks.sweep.processes import Usage, run_measured
 from benchmarks.sweep.work import count_sweep, read_encoder, read_gpt2
 from corpora.loaders import build_pairs
@@ -295,6 +296,7 @@ def compare_runs(job: Job, runs: Mapping[str, Run]) -> dict[str, Difference]:
         runs: by variant.
     """
     first, *others = runs
+    possible = PossibleScores(job.encoder, job.lengths)
     padded = {
         name
         for name, spec in job.specs.items()
@@ -308,7 +310,7 @@ def compare_runs(job: Job, runs: Mapping[str, Run]) -> dict[str, Difference]:
         if "one-by-one" in runs and other != "one-by-one":
             expected |= {name: runs["one-by-one"].outcomes[name] for name in padded}
             left_out = set()
-        apart[other] = compare(expected, runs[other].outcomes, left_out)
+        apart[other] = compare(expected, runs[other].outcomes, left_out, possible)
     return apart
 
 

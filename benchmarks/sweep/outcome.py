@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from evaluators.metric_versions import WORD_METRIC_NAMES
 
 ReplyKey = tuple[str, int, str]
 """Part, beam width, pair."""
+
+Possible = Callable[[str, ReplyKey, str], Sequence[float]]
+"""Trial, which of its replies, and its text, to the BERTScores (F1) that it may have."""
 
 _BERTSCORE = "bertscore_f1"
 
@@ -41,8 +43,7 @@ class Tolerance:
     word_score: float = 1e-6
     """ROUGE (of 100) and METEOR (of 1) of equal replies."""
     bertscore: float = 1e-4
-    """Mean over a trial's equal replies at one beam width. Not each reply's: where a word is unlike all
-    others, bert-score takes padding for the likest, and that depends on what else is in its batch."""
+    """Of equal replies."""
     flipped: float = 0.02
     """Share of replies that rounding may turn into others, where two beams score nearly alike."""
 
@@ -56,7 +57,10 @@ class Difference:
     word_score: float
     """Greatest difference of ROUGE or METEOR between equal replies."""
     bertscore: float
-    """Greatest difference of a trial's mean BERTScore over equal replies at one beam width."""
+    """Greatest difference of BERTScore between equal replies; where bert-score may say one or the other
+    (`padding.py`), the greater distance from the nearest of what it may say."""
+    padded: int
+    """Equal replies of which it said one and the other."""
     flipped: int
     """Replies that are others."""
     replies: int
@@ -71,7 +75,7 @@ class Difference:
         found = {
             "loss": (self.loss, tolerance.loss),
             "ROUGE or METEOR of equal replies": (self.word_score, tolerance.word_score),
-            "mean BERTScore of equal replies": (self.bertscore, tolerance.bertscore),
+            "BERTScore of equal replies": (self.bertscore, tolerance.bertscore),
             "share of other replies": (self.flipped / max(self.replies, 1), tolerance.flipped),
         }
         return [
@@ -85,6 +89,7 @@ def compare(
     one: Mapping[str, TrialOutcome],
     other: Mapping[str, TrialOutcome],
     replies_apart: Collection[str] = (),
+    possible: Possible | None = None,
 ) -> Difference:
     """How far two sweeps are apart.
 
@@ -92,13 +97,14 @@ def compare(
         one: by trial.
         other: the same trials.
         replies_apart: trials whose replies may well be others; their losses are compared alone.
+        possible: the BERTScores that a reply may have; absent: there is one.
 
     Raises:
         ValueError: they are not the same trials, pairs or beam widths.
     """
     if one.keys() != other.keys():
         raise ValueError(f"the sweeps must have the same trials, but {one.keys() ^ other.keys()}")
-    loss, words, bert, flipped, replies = 0.0, 0.0, 0.0, 0, 0
+    loss, words, bert, padded, flipped, replies = 0.0, 0.0, 0.0, 0, 0, 0
     for name, left in one.items():
         right = other[name]
         if left.losses.keys() != right.losses.keys() or left.replies.keys() != right.replies.keys():
@@ -110,13 +116,21 @@ def compare(
         equal = [key for key, reply in left.replies.items() if reply == right.replies[key]]
         replies += len(left.replies)
         flipped += len(left.replies) - len(equal)
-        by_beam: dict[tuple[str, int], list[float]] = {}
         for key in equal:
-            apart = {m: value - right.scores[key][m] for m, value in left.scores[key].items()}
-            words = max(words, *(abs(apart[metric]) for metric in WORD_METRIC_NAMES))
-            by_beam.setdefault(key[:2], []).append(apart[_BERTSCORE])
-        bert = max([bert, *(abs(fmean(each)) for each in by_beam.values())])
-    return Difference(loss, words, bert, flipped, replies)
+            scores = [left.scores[key], right.scores[key]]
+            words = max(words, *(_apart(scores, metric) for metric in WORD_METRIC_NAMES))
+            apart = _apart(scores, _BERTSCORE)
+            if apart > Tolerance.bertscore and possible is not None:
+                padded += 1
+                known = possible(name, key, left.replies[key])
+                apart = max(min(abs(row[_BERTSCORE] - may) for may in known) for row in scores)
+            bert = max(bert, apart)
+    return Difference(loss, words, bert, padded, flipped, replies)
+
+
+def _apart(scores: Sequence[Mapping[str, float]], metric: str) -> float:
+    one, other = (row[metric] for row in scores)
+    return abs(one - other)
 
 
 def read_plain(results: Path) -> dict[str, TrialOutcome]:

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.sweep.outcome import Tolerance, TrialOutcome, compare, read_ours, read_plain
+from benchmarks.sweep.outcome import (
+    ReplyKey,
+    Tolerance,
+    TrialOutcome,
+    compare,
+    read_ours,
+    read_plain,
+)
 
 SCORES = {"rouge1": 50.0, "rouge2": 0.0, "rougeL": 50.0, "meteor": 0.4, "bertscore_f1": 0.6}
 KEY = ("test", 2, "s:1")
@@ -30,6 +37,20 @@ def test_the_greatest_relative_loss_and_each_score_of_equal_replies_count() -> N
     assert difference.word_score == pytest.approx(1.0)
     assert difference.bertscore == pytest.approx(0.1)
     assert len(difference.broken(Tolerance())) == 3
+
+
+def test_where_bert_score_may_say_either_each_is_held_against_what_it_may_say() -> None:
+    other = replace(OUTCOME, scores={KEY: {**SCORES, "bertscore_f1": 0.61}})
+    asked = []
+
+    def possible(trial: str, key: ReplyKey, reply: str) -> tuple[float, float]:
+        asked.append((trial, key, reply))
+        return (0.6, 0.61002)
+
+    difference = compare({"a": OUTCOME}, {"a": other}, possible=possible)
+    assert difference.bertscore == pytest.approx(2e-5)
+    assert difference.padded == 1
+    assert asked == [("a", KEY, "yes")]
 
 
 def test_other_replies_are_counted_and_their_scores_are_not() -> None:

@@ -54,7 +54,7 @@ def test_the_table_sets_each_variant_against_the_first(tmp_path: Path) -> None:
         "plain": Run(Usage(wall_s=10.0, cpu_s=16.0, peak_gib=2.0, exit_code=0), {}),
         "ours": Run(Usage(wall_s=2.0, cpu_s=4.0, peak_gib=1.0, exit_code=0), {}),
     }
-    apart = {"ours": Difference(1e-7, 0.0, 0.0, flipped=1, replies=8)}
+    apart = {"ours": Difference(1e-7, 0.0, 0.0, padded=0, flipped=1, replies=8)}
     useful = Operations(training=3e9, decoding=1e9, scoring=4e9)
     rows: list[dict[str, Any]] = table(runs, apart, useful, rate=1e10)
     plain, ours = rows
