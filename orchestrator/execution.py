@@ -19,6 +19,7 @@ from ray import tune
 
 from orchestrator.attempts import excuse_attempt, mark_memory_kill, read_attempt
 from orchestrator.driver import Driver
+from orchestrator.early_stopping import EarlyStopping, Race
 from orchestrator.errors import (
     DiskFullError,
     DriverGoneError,
@@ -34,11 +35,12 @@ from orchestrator.events import (
     TrialProgressed,
     TrialStarted,
     TrialStopped,
+    TrialStoppedEarly,
     WorkerDied,
 )
 from orchestrator.failure import record_error
 from orchestrator.resources import TrialResources
-from orchestrator.storage import SweepFolder
+from orchestrator.storage import STOPPED_FILE, SweepFolder
 from orchestrator.trial import TrialWork, run_trial
 from search_spaces.identity import spec_from_dict
 from search_spaces.spec import MetricsSpec
@@ -65,6 +67,7 @@ def run_trials(
     folder: SweepFolder,
     driver: Driver,
     on_event: OnEvent,
+    race: Race | None = None,
 ) -> None:
     """Run trials to their results or their failures; returns when none is left, or all have stopped.
 
@@ -77,6 +80,7 @@ def run_trials(
         folder: the sweep's.
         driver: under whose token the trials run; where it was stopped, so are they.
         on_event: told of everything that happens.
+        race: how trials are compared while they train; absent: all run to their end.
 
     Raises:
         DiskFullError: the trials were stopped because nothing can be saved any more.
@@ -89,7 +93,8 @@ def run_trials(
         listener = _Listener({one.id: one for one in waiting}, folder, driver, on_event)
         lost = ""
         try:
-            _fit(waiting, resources, listener)
+            scheduler = None if race is None else EarlyStopping(race, folder)
+            _fit(waiting, resources, listener, scheduler)
         except RuntimeError as error:
             # Where Ray's own memory monitor kills a worker, Tune gives up all trials.
             if not isinstance(error.__cause__, ray.exceptions.RayError):
@@ -110,7 +115,10 @@ def run_trials(
 
 
 def _fit(
-    work: Sequence[TrialWork], resources: Mapping[str, TrialResources], listener: _Listener
+    work: Sequence[TrialWork],
+    resources: Mapping[str, TrialResources],
+    listener: _Listener,
+    scheduler: EarlyStopping | None,
 ) -> None:
     """One Tuner over all of them."""
     by_id = {one.id: one for one in work}
@@ -132,7 +140,9 @@ def _fit(
             tune.with_resources(tune.with_parameters(_trainable, work=by_id), place),
             param_space={"trial": tune.grid_search(list(by_id))},
             tune_config=tune.TuneConfig(
-                reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                scheduler=scheduler,
             ),
             run_config=tune.RunConfig(
                 name="trials",
@@ -221,11 +231,13 @@ def _trainable(config: dict[str, Any], work: Mapping[str, TrialWork]) -> None:
                 "valid_loss": report.valid_loss,
             }
         )
+        early.look()  # The driver has compared the report by the time that it is taken.
 
+    early = _Early(Path(one.folder) / STOPPED_FILE)
     try:
-        run_trial(one, on_epoch, _scorer(spec_from_dict(one.spec).metrics))
+        run_trial(one, on_epoch, _scorer(spec_from_dict(one.spec).metrics), early.is_so)
     except StoppedError:
-        tune.report({"stopped": True})
+        tune.report({"stopped_early" if early.is_so() else "stopped": True})
     except TrialHeldError as error:
         tune.report({"stopped": True, "held": str(error)})
     except Exception as error:
@@ -234,6 +246,20 @@ def _trainable(config: dict[str, Any], work: Mapping[str, TrialWork]) -> None:
         tune.report(_recorded(one, error))
     else:
         tune.report({"finished": True})
+
+
+class _Early:
+    """Whether a trial was stopped early, asked at the end of its epochs alone."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.found = file.exists()
+
+    def look(self) -> None:
+        self.found = self.file.exists()
+
+    def is_so(self) -> bool:
+        return self.found
 
 
 def _recorded(one: TrialWork, error: Exception) -> dict[str, Any]:
@@ -295,6 +321,9 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self.disk_full = result["disk_full"]
             self.driver.stop("disk full")
             self.on_event(TrialStopped(trial_id))
+        elif "stopped_early" in result:
+            self.ended.add(trial_id)
+            self.on_event(TrialStoppedEarly(trial_id))
         elif "stopped" in result:
             self.held = result.get("held", "")
             self.on_event(TrialStopped(trial_id))
