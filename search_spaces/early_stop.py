@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import dataclasses
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from search_spaces.errors import Problem
-from search_spaces.fields import problems_of
+from search_spaces.fields import problems_of, unknown_name
 from search_spaces.spec import BaseSettings, PositiveInt, RlSettings, TrialSpec
 
 
@@ -48,9 +49,13 @@ def read_early_stop(value: object, file: str, place: str) -> tuple[EarlyStop | N
             "must be `asha`, `off`, or a mapping of kind, metric, grace_epochs, reduction_factor"
         )
         return None, [Problem(file, place, message, repr(value), "asha")]
-    named: dict[str, Any] = {str(key): one for key, one in value.items()}
+    known = [field.name for field in dataclasses.fields(EarlyStop)]
+    unknown = [key for key in value if key not in known]
+    if unknown:
+        what = "setting of early_stop"
+        return None, [unknown_name(key, known, what, file, place) for key in unknown]
     try:
-        return _ADAPTER.validate_python(named), []
+        return _ADAPTER.validate_python(value), []
     except ValidationError as error:
         return None, problems_of(error, file, place, value)
 
