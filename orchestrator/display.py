@@ -21,13 +21,14 @@ from orchestrator.events import (
     TrialProgressed,
     TrialStarted,
     TrialStopped,
+    TrialStoppedEarly,
     WorkerDied,
 )
 from search_spaces.controls import escape_controls
 from search_spaces.secrets import hide_secrets
 
 _SHOWN_RUNNING = 12
-_TOLD = (TrialDone, TrialFailed, WorkerDied)
+_TOLD = (TrialDone, TrialFailed, TrialStoppedEarly, WorkerDied)
 """Events that leave a line."""
 
 
@@ -59,6 +60,7 @@ class Progress:
     running: dict[str, RunningTrial] = field(default_factory=dict)
     done: int = 0
     failed: int = 0
+    stopped_early: int = 0
     last: str = ""
     began: float = field(default_factory=time.monotonic)
 
@@ -85,13 +87,22 @@ class Progress:
                 self.last = f"{name}: failed ({event.reason}): {event.message}"
             case TrialStopped():
                 self.running.pop(event.trial_id, None)
+            case TrialStoppedEarly():
+                self.running.pop(event.trial_id, None)
+                self.stopped_early += 1
+                self.last = f"{name}: stopped early"
             case WorkerDied():
                 self.running.pop(event.trial_id, None)
                 self.last = f"{name}: its worker died; going on in another one"
 
+    @property
+    def ended(self) -> int:
+        """Trials that are over, however they ended."""
+        return self.done + self.failed + self.stopped_early
+
     def seconds_left(self) -> float | None:
         """Estimate from the trials that ended so far; None before the first has."""
-        ended = self.done + self.failed
+        ended = self.ended
         if not ended:
             return None
         now = time.monotonic()
@@ -143,7 +154,7 @@ class PlainDisplay:
         progress = self.progress
         if progress is None or not isinstance(event, _TOLD):
             return
-        ended = progress.done + progress.failed
+        ended = progress.ended
         left = _duration(progress.seconds_left())
         self.say(f"[{progress.stage} {ended}/{len(progress.names)}] {progress.last} ({left} left)")
 
@@ -202,11 +213,12 @@ class LiveDisplay:
                 _loss(trial.valid_loss),
                 _duration(now - trial.started),
             )
-        ended = progress.done + progress.failed
+        ended = progress.ended
         waiting = len(progress.names) - ended - len(progress.running)
         head = Text(
             f"{progress.stage}: {progress.done} done, {len(progress.running)} running, "
             f"{progress.failed} failed, {waiting} waiting"
+            + (f", {progress.stopped_early} stopped early" if progress.stopped_early else "")
             + (f", {progress.done_before} from before" if progress.done_before else "")
             + f"; {_duration(progress.seconds_left())} left"
         )

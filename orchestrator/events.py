@@ -53,11 +53,26 @@ class TrialStopped:
 
 
 @dataclass(frozen=True)
+class TrialStoppedEarly:
+    """The trial fell behind its siblings and ended; it runs on where early stopping is off."""
+
+    trial_id: str
+
+
+@dataclass(frozen=True)
 class WorkerDied:
     """The trial's worker died; the trial goes on in another one."""
 
     trial_id: str
 
 
-TrialEvent = TrialStarted | TrialProgressed | TrialDone | TrialFailed | TrialStopped | WorkerDied
+TrialEvent = (
+    TrialStarted
+    | TrialProgressed
+    | TrialDone
+    | TrialFailed
+    | TrialStopped
+    | TrialStoppedEarly
+    | WorkerDied
+)
 OnEvent = Callable[[TrialEvent], None]

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from ray import tune
 
 from orchestrator.attempts import excuse_attempt, mark_memory_kill, read_attempt
 from orchestrator.driver import Driver
+from orchestrator.early_stopping import EarlyStopping, Race
 from orchestrator.errors import (
     DiskFullError,
     DriverGoneError,
@@ -34,12 +35,13 @@ from orchestrator.events import (
     TrialProgressed,
     TrialStarted,
     TrialStopped,
+    TrialStoppedEarly,
     WorkerDied,
 )
 from orchestrator.failure import record_error
 from orchestrator.groups import Group
 from orchestrator.resources import TrialResources
-from orchestrator.storage import SweepFolder
+from orchestrator.storage import STOPPED_FILE, SweepFolder
 from orchestrator.together import outcome, run_together
 from orchestrator.trial import TrialWork, run_trial
 from search_spaces.identity import spec_from_dict
@@ -67,6 +69,7 @@ def run_trials(
     folder: SweepFolder,
     driver: Driver,
     on_event: OnEvent,
+    race: Race | None = None,
 ) -> None:
     """Run trials to their results or their failures; returns when none is left, or all have stopped.
 
@@ -79,6 +82,7 @@ def run_trials(
         folder: the sweep's.
         driver: under whose token the trials run; where it was stopped, so are they.
         on_event: told of everything that happens.
+        race: how trials are compared while they train; absent: all run to their end.
 
     Raises:
         DiskFullError: the trials were stopped because nothing can be saved any more.
@@ -91,7 +95,8 @@ def run_trials(
         listener = _Listener(waiting, folder, driver, on_event)
         lost = ""
         try:
-            _fit(waiting, resources, listener)
+            scheduler = None if race is None else EarlyStopping(race, folder)
+            _fit(waiting, resources, listener, scheduler)
         except RuntimeError as error:
             # Where Ray's own memory monitor kills a worker, Tune gives up all trials.
             if not isinstance(error.__cause__, ray.exceptions.RayError):
@@ -117,7 +122,10 @@ def run_trials(
 
 
 def _fit(
-    groups: Mapping[str, Group], resources: Mapping[str, TrialResources], listener: _Listener
+    groups: Mapping[str, Group],
+    resources: Mapping[str, TrialResources],
+    listener: _Listener,
+    scheduler: EarlyStopping | None,
 ) -> None:
     """One Tuner over all of them; a group is a trial of Tune's."""
     most_memory = max((node["Resources"].get("memory", 0.0) for node in ray.nodes()), default=0.0)
@@ -138,7 +146,9 @@ def _fit(
             tune.with_resources(tune.with_parameters(_trainable, groups=dict(groups)), place),
             param_space={"group": tune.grid_search(list(groups))},
             tune_config=tune.TuneConfig(
-                reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                scheduler=scheduler,
             ),
             run_config=tune.RunConfig(
                 name="trials",
@@ -221,10 +231,23 @@ def _trainable(config: dict[str, Any], groups: Mapping[str, Group]) -> None:
     group = groups[config["group"]]
     scorer = _scorer(spec_from_dict(group[0].spec).metrics)
     if len(group) == 1:
-        work = group[0]
-        _report_end(work, outcome(lambda: run_trial(work, partial(_report_epoch, work.id), scorer)))
+        _run_alone(group[0], scorer)
     else:
         run_together(group, _report_epoch, _report_end, scorer)
+
+
+def _run_alone(work: TrialWork, scorer: StreamingScorer) -> None:
+    early = _Early(Path(work.folder) / STOPPED_FILE)
+
+    def on_epoch(report: EpochReport) -> None:
+        _report_epoch(work.id, report)
+        early.look()  # The driver has compared the report by the time that it is taken.
+
+    error = outcome(lambda: run_trial(work, on_epoch, scorer, early.is_so))
+    if isinstance(error, StoppedError) and early.is_so():
+        tune.report({"trial": work.id, "stopped_early": True})
+    else:
+        _report_end(work, error)
 
 
 def _report_epoch(trial_id: str, report: EpochReport) -> None:
@@ -252,6 +275,20 @@ def _report_end(work: TrialWork, error: Exception | None) -> None:
         case _:
             end = _recorded(work, error)
     tune.report({"trial": work.id, **end})
+
+
+class _Early:
+    """Whether a trial was stopped early, asked at the end of its epochs alone."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.found = file.exists()
+
+    def look(self) -> None:
+        self.found = self.file.exists()
+
+    def is_so(self) -> bool:
+        return self.found
 
 
 def _recorded(one: TrialWork, error: Exception) -> dict[str, Any]:
@@ -314,6 +351,9 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self.disk_full = result["disk_full"]
             self.driver.stop("disk full")
             self.on_event(TrialStopped(trial_id))
+        elif "stopped_early" in result:
+            self.ended.add(trial_id)
+            self.on_event(TrialStoppedEarly(trial_id))
         elif "stopped" in result:
             self.held = result.get("held", "")
             self.on_event(TrialStopped(trial_id))

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _AT_ONCE = 1000
 """Lines that are written together."""
 
+_TOLD = ("done", "failed", "stopped_early")
+"""Statuses whose counts are told of a stage."""
+
 _SHOWN_TRIALS = 200
 """Of each stage; a longer list is for scripts."""
 
@@ -117,7 +120,7 @@ def print_plan(plan: Plan, folder: SweepFolder) -> None:
             continue
         statuses = folder.statuses(trial.id for trial in stage.trials)
         counts = Counter(statuses[trial.id] for trial in stage.trials)
-        done = ", ".join(f"{counts[word]} {word}" for word in ("done", "failed") if counts[word])
+        done = ", ".join(f"{counts[word]} {word}" for word in _TOLD if counts[word])
         print_line(f"stage {name}: {len(stage.trials)} trials" + (f" ({done})" if done else ""))
         for trial in stage.trials[:_SHOWN_TRIALS]:
             print_line(f"  {statuses[trial.id]:8} {trial.id}  {trial.name}")
@@ -137,6 +140,7 @@ def print_status(data: dict[str, Any], folder: Path) -> None:
     print_line(
         f"sweep {data['sweep']}: {counts['total']} trials, {counts['done']} done, "
         f"{counts['failed']} failed, {counts['pending']} pending"
+        + (f", {counts['stopped_early']} stopped early" if counts["stopped_early"] else "")
     )
     by_reason: dict[str, list[dict[str, Any]]] = {}
     for failure in data["failures"]:

@@ -16,6 +16,7 @@ from orchestrator.preflight import check_specs
 from orchestrator.scale import ChosenScale
 from orchestrator.storage import SweepFolder
 from orchestrator.winner import Winner, choose_winner
+from search_spaces.early_stop import can_be_stopped
 from search_spaces.errors import InputError, Problem, SearchSpaceError, one_problem
 from search_spaces.expand import expand_stage
 from search_spaces.identity import trial_id, trial_name
@@ -119,6 +120,7 @@ class Planner:
                 problems += error.problems
                 planned.append(PlannedStage(stage, ()))
         problems += _privacy_problems(self.space.name, planned)
+        problems += _early_stop_problems(self.space.name, planned)
         if problems:
             raise SearchSpaceError(dict.fromkeys(problems))
         planned = _with_own_names(planned)
@@ -216,6 +218,30 @@ def _privacy_problems(space: str, stages: Sequence[PlannedStage]) -> list[Proble
         for found in settings.values()
         if len(found) > 1
     ][:1]
+
+
+def _early_stop_problems(space: str, stages: Sequence[PlannedStage]) -> list[Problem]:
+    """Early stopping that can stop nothing: whoever asked for it should know."""
+    asked = [stage for stage in stages if stage.stage.early_stop is not None]
+    if any(stage.waits for stage in asked):
+        return []  # The settings of its trials are not known yet.
+    comparable = [
+        sum(can_be_stopped(trial.spec, rule) for trial in stage.trials)
+        for stage in asked
+        if (rule := stage.stage.early_stop) is not None
+    ]
+    if not asked or max(comparable) > 1:
+        return []
+    return [
+        Problem(
+            space,
+            "early_stop",
+            "there must be trials to stop: several of a stage that train for `epochs > grace_epochs`, "
+            "with sft, delta or dialogue_act",
+            "",
+            "early_stop: off, or more epochs",
+        )
+    ]
 
 
 def _with_own_names(stages: Sequence[PlannedStage]) -> list[PlannedStage]:

@@ -14,7 +14,17 @@ from reports.json_files import UnusableError
 from reports.results import read_failure, read_result
 from search_spaces.atomic import write_atomically
 
-_OF_AN_ATTEMPT = (".*", "attempt.json", "checkpoint-*", "replies.partial.jsonl", "spent.json")
+STOPPED_FILE = "stopped.json"
+"""In the folder of a trial that was stopped early, and that has no result."""
+
+_OF_AN_ATTEMPT = (
+    STOPPED_FILE,
+    ".*",
+    "attempt.json",
+    "checkpoint-*",
+    "replies.partial.jsonl",
+    "spent.json",
+)
 """What a trial's folder holds besides its results while the trial runs."""
 
 
@@ -41,8 +51,12 @@ class SweepFolder:
         except UnusableError:
             return None
 
+    def is_stopped_early(self, trial_id: str) -> bool:
+        """Whether a trial ended early because it fell behind, and has no result."""
+        return self.result(trial_id) is None and (self.trial(trial_id) / STOPPED_FILE).exists()
+
     def statuses(self, trial_ids: Iterable[str]) -> dict[str, str]:
-        """Whether each of these trials is `done`, `failed` or `pending`.
+        """Whether each of these trials is `done`, `failed`, `stopped_early` or `pending`.
 
         What has no folder is known from one listing, however many trials there are.
 
@@ -58,7 +72,9 @@ class SweepFolder:
     def _status(self, trial_id: str) -> str:
         if self.result(trial_id) is not None:
             return "done"
-        return "failed" if self.failure(trial_id) is not None else "pending"
+        if self.failure(trial_id) is not None:
+            return "failed"
+        return "stopped_early" if self.is_stopped_early(trial_id) else "pending"
 
     def write_json(self, name: str, data: Any) -> None:
         """Write one of the sweep's own files, whole or not at all."""

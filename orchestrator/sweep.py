@@ -38,20 +38,24 @@ from orchestrator.resources import (
     trial_resources,
 )
 from orchestrator.scale import Gpu
-from orchestrator.storage import SweepFolder
+from orchestrator.storage import STOPPED_FILE, SweepFolder
 from orchestrator.tracking_thread import TrackingThread
 from orchestrator.trial import TrialWork
 from orchestrator.workers import Workers
 from reports.status import sweep_status
+from reports.trial_files import read_steps
 from reports.write import write_report
 from search_spaces.atomic import write_atomically
+from search_spaces.early_stop import can_be_stopped
 from search_spaces.identity import spec_from_dict, spec_to_dict
 from search_spaces.secrets import hide_secrets
+from search_spaces.space import Stage
 from trainers.checkpoints import CheckpointSettings
 from trainers.laptop_models import LAPTOP_MODELS
 from trainers.storage import cache_folder
 
 if TYPE_CHECKING:
+    from orchestrator.early_stopping import Race
     from orchestrator.ray_process import RayCluster
 
 _MOST_LOSSES = 3
@@ -209,7 +213,7 @@ class _Sweep:
             )
             return
         self.say_winner(plan, stage)
-        missing = [trial for trial in stage.trials if self.is_missing(trial)]
+        missing = [trial for trial in stage.trials if self.is_missing(trial, stage.stage)]
         before = len(stage.trials) - len(missing)
         self.display.say(
             f"stage {name}: {len(stage.trials)} trials, {before} from before, {len(missing)} to run"
@@ -225,7 +229,7 @@ class _Sweep:
         work = [self.work_of(trial, made) for trial in missing]
         share = min(need((one,)).gpus for one in work)
         slots = int(cluster.gpus / share) if share else int(cluster.cpus)
-        groups = self.group(work, cluster, gpu_memory)
+        groups = self.group(stage, work, cluster, gpu_memory)
         resources = {group[0].id: need(group) for group in groups}
         groups = [
             tuple(replace(one, gpu_share=resources[group[0].id].gpus) for one in group)
@@ -247,22 +251,33 @@ class _Sweep:
 
         from orchestrator.execution import run_trials
 
+        for one in work:
+            (self.folder.trial(one.id) / STOPPED_FILE).unlink(missing_ok=True)
         with self.answer.asking(self.ask_to_stop):
-            run_trials(groups, resources, self.folder, self.driver, on_event)
+            race = self.race_of(stage)
+            run_trials(groups, resources, self.folder, self.driver, on_event, race)
         if self.driver.stopping:
             raise KeyboardInterrupt
 
     def group(
-        self, work: Sequence[TrialWork], cluster: RayCluster, gpu_memory_gib: float | None
+        self,
+        stage: PlannedStage,
+        work: Sequence[TrialWork],
+        cluster: RayCluster,
+        gpu_memory_gib: float | None,
     ) -> list[Group]:
-        """The trials, those together that train together; says which."""
+        """The trials, those together that train together; says which.
+
+        Where trials are stopped early, each trains alone: it ends at an epoch of its own.
+        """
         slots = max(int(cluster.gpus or cluster.cpus), 1)
         room = cluster.memory_gib / slots if gpu_memory_gib is None else gpu_memory_gib
 
         def fits(group: Group) -> bool:
             return (needed := _memory_gib(group, cluster.gpus > 0)) is not None and needed <= room
 
-        most_members = MOST_MEMBERS if self.options.fuse else 1
+        alone = not self.options.fuse or stage.stage.early_stop is not None
+        most_members = 1 if alone else MOST_MEMBERS
         groups = group_trials(work, slots, fits, most_members)
         together = [group for group in groups if len(group) > 1]
         if together:
@@ -270,6 +285,28 @@ class _Sweep:
                 f"{sum(map(len, together))} trials train together, in {len(together)} groups"
             )
         return groups
+
+    def race_of(self, stage: PlannedStage) -> Race | None:
+        """How the stage's trials are compared while they train; None where all run to their end."""
+        from orchestrator.early_stopping import Race
+
+        rule = stage.stage.early_stop
+        if rule is None:
+            return None
+        compared = [trial for trial in stage.trials if can_be_stopped(trial.spec, rule)]
+        if not compared:
+            return None
+        steps = {trial.id: read_steps(self.folder.trial(trial.id)) for trial in compared}
+        return Race(
+            rule,
+            {trial.id: spec_to_dict(trial.spec) for trial in compared},
+            max(trial.spec.training.epochs for trial in compared),
+            {
+                trial: [step.valid_loss for step in known if step.valid_loss is not None]
+                for trial, known in steps.items()
+                if known
+            },
+        )
 
     def check_disk(
         self, work: Sequence[TrialWork], trials: Sequence[PlannedTrial], at_once: int
@@ -309,9 +346,11 @@ class _Sweep:
             + (f"; {ties} others tie, the first is taken)" if ties else ")")
         )
 
-    def is_missing(self, trial: PlannedTrial) -> bool:
+    def is_missing(self, trial: PlannedTrial, stage: Stage) -> bool:
         """Whether a trial is to be run."""
         if self.folder.result(trial.id) is not None or self.folder.adopt(trial.id):
+            return False
+        if stage.early_stop is not None and self.folder.is_stopped_early(trial.id):
             return False
         if self.folder.failure(trial.id) is None:
             return True

@@ -25,6 +25,7 @@ from orchestrator.events import (
     TrialProgressed,
     TrialStarted,
     TrialStopped,
+    TrialStoppedEarly,
     WorkerDied,
 )
 from orchestrator.plan import Plan
@@ -266,7 +267,7 @@ class TrackingThread:
                 self.running[event.trial_id] = []
             case TrialProgressed():
                 self.running.setdefault(event.trial_id, []).append(event)
-            case TrialDone() | TrialFailed() | TrialStopped():
+            case TrialDone() | TrialFailed() | TrialStopped() | TrialStoppedEarly():
                 self.running.pop(event.trial_id, None)
             case WorkerDied():
                 pass  # The trial starts again, in the same run.
@@ -297,6 +298,8 @@ class TrackingThread:
                 self.tracker.fail_trial(event.trial_id, event.reason, event.message)
             case TrialStopped():
                 self.tracker.stop_trial(event.trial_id)
+            case TrialStoppedEarly():
+                self.tracker.stop_trial(event.trial_id, early=True)
             case WorkerDied():
                 pass
             case _:

@@ -62,13 +62,16 @@ class TrialWork:
     token: str = ""
 
 
-def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> dict[str, Any]:
+def run_trial(
+    work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer, stops_early: ShouldStop = never
+) -> dict[str, Any]:
     """Train and evaluate one trial and publish its result, from wherever an earlier attempt left it.
 
     Args:
         work: the trial.
         on_epoch: told of every finished epoch.
         scorer: of the trial's metrics; may have served other trials before.
+        stops_early: asked between steps; whether the trial fell behind its siblings.
 
     Returns:
         The content of `result.json`, which is in place when this returns.
@@ -80,7 +83,11 @@ def run_trial(work: TrialWork, on_epoch: OnEpoch, scorer: StreamingScorer) -> di
         DivergedError: the loss became NaN or infinite.
         torch.OutOfMemoryError: one pair at a time does not fit the GPU.
     """
-    should_stop = driver_watch(work)
+    asked_to = driver_watch(work)
+
+    def should_stop() -> bool:
+        return stops_early() or asked_to()
+
     folder = Path(work.folder)
     with attempt(folder, work.token, should_stop) as this:
         smaller = this.after_memory_kill and (folder / PARTIAL).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -33,7 +34,9 @@ def choose_winner(
 ) -> Winner | None:
     """The winner, once every trial of the stage is done or has failed; None before that.
 
-    Failed trials do not compete. Ties go to the settings that the search space names first.
+    Failed trials do not compete, and trials that were stopped early do not either. Settings of
+    which only the better seeds came to their end would have an advantage: where seeds were stopped
+    early, those settings compete that lack the fewest. Ties go to the settings that the search space names first.
 
     Args:
         rule: metric and direction.
@@ -41,18 +44,24 @@ def choose_winner(
         folder: where their results are.
     """
     groups: dict[TrialSpec, list[tuple[str, float]]] = {}
+    stopped: Counter[TrialSpec] = Counter()
     for trial in trials:
+        settings = dataclasses.replace(trial.spec, seed=0)
         result = folder.result(trial.id)
         if result is None:
-            if folder.failure(trial.id) is None:
+            if folder.failure(trial.id) is not None:
+                continue
+            if not folder.is_stopped_early(trial.id):
                 return None
+            stopped[settings] += 1
             continue
         score = result["scores"].get(rule.best)
         if score is not None:
-            settings = dataclasses.replace(trial.spec, seed=0)
             groups.setdefault(settings, []).append((trial.id, float(score)))
     if not groups:
         return None
+    fewest = min(stopped[settings] for settings in groups)
+    groups = {one: scored for one, scored in groups.items() if stopped[one] == fewest}
     sign = 1.0 if rule.mode == "max" else -1.0
     spec, scored = max(groups.items(), key=lambda group: sign * fmean(s for _, s in group[1]))
     best = fmean(score for _, score in scored)

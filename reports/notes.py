@@ -47,6 +47,7 @@ def table_notes(
         _act_note(done),
         _memory_note(done),
         _failure_note(trials),
+        _early_note(sweep),
     ]
     return tuple(note for note in notes if note)
 
@@ -317,6 +318,16 @@ def _failure_note(trials: Sequence[Trial]) -> str:
         return ""
     names = _listed([f"{trial.name} ({trial.reason.replace('_', ' ')})" for trial in failed])
     return f"Failed: {len(failed)} of {len(trials)} trials: {names}."
+
+
+def _early_note(sweep: SweepResults) -> str:
+    count = len(sweep.stopped_early)
+    if not count:
+        return ""
+    return (
+        f"Stopped early: {count} of the sweep's {len(sweep.trials)} trials fell behind in validation "
+        "loss and ended (ASHA); they are in no row, and rows with fewer seeds lack them."
+    )
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -17,13 +17,26 @@ from reports.examples import reply_examples
 from reports.fields import effective_fields, method_label, shown_model, shown_value
 from reports.figure_style import DrawnFigure
 from reports.render_html import render_html
-from reports.results import FailedTrial, SweepResults, Trial, TrialResult
+from reports.results import (
+    FailedTrial,
+    PendingTrial,
+    StoppedTrial,
+    SweepResults,
+    Trial,
+    TrialResult,
+)
 from reports.table import Table
 from reports.trial_files import leads_out
 from search_spaces.controls import escape_controls
 from search_spaces.errors import Problem
 from search_spaces.secrets import hide_secrets
 
+_STATES: dict[type[Trial], str] = {
+    TrialResult: "done",
+    FailedTrial: "failed",
+    StoppedTrial: "stopped",
+    PendingTrial: "pending",
+}
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -35,7 +48,7 @@ class TrialLine:
     id: str
     stages: str
     state: str
-    """`done`, `failed` or `pending`."""
+    """`done`, `failed`, `stopped` or `pending`."""
     reason: str
     minutes: float | None
     trainable_percent: float | None
@@ -146,6 +159,16 @@ def _inside(problem: Problem, folder: Path) -> str:
     return str(replace(problem, file=inside.as_posix()))
 
 
+def _reason(trial: Trial) -> str:
+    match trial:
+        case FailedTrial():
+            return trial.reason.replace("_", " ")
+        case StoppedTrial():
+            return f"early, after epoch {trial.epoch:g} of {trial.epochs}"
+        case _:
+            return ""
+
+
 def _line(trial: Trial) -> TrialLine:
     cost: Mapping[str, Any] = trial.cost if isinstance(trial, TrialResult) else {}
     trainable, total = cost.get("trainable_parameters"), cost.get("total_parameters")
@@ -155,8 +178,8 @@ def _line(trial: Trial) -> TrialLine:
         name=trial.name,
         id=trial.id,
         stages=", ".join(trial.stages),
-        state={"TrialResult": "done", "FailedTrial": "failed"}.get(type(trial).__name__, "pending"),
-        reason=trial.reason.replace("_", " ") if isinstance(trial, FailedTrial) else "",
+        state=_STATES[type(trial)],
+        reason=_reason(trial),
         minutes=float(seconds) / 60 if _is_number(seconds) else None,
         trainable_percent=None if share is None else 100 * share,
         memory_gib=float(memory) if _is_number(memory) else None,

@@ -16,7 +16,7 @@ from reports.fields import (
     without_seed,
 )
 from reports.published import EVALUATION, PARAMETERS, PublishedEvaluation, PublishedParameters
-from reports.results import Floor, PendingTrial, SweepResults, Trial, TrialResult
+from reports.results import Floor, PendingTrial, StoppedTrial, SweepResults, Trial, TrialResult
 from reports.table import Cell, Column, State
 
 Published = PublishedParameters | PublishedEvaluation
@@ -75,7 +75,7 @@ def group_replicates(
     protocol: str,
     wanted: Callable[[Mapping[str, Any]], bool] = lambda spec: True,
 ) -> tuple[Replicates, ...]:
-    """Trials of some stages, replicates together, in the stages' order.
+    """Trials of some stages, replicates together, in the stages' order; none that was stopped early.
 
     Args:
         sweep: the results.
@@ -88,6 +88,8 @@ def group_replicates(
         trial_id for stage in sweep.stages if stage.name in stages for trial_id in stage.trials
     )
     for trial in (sweep.trials[trial_id] for trial_id in listed if trial_id in sweep.trials):
+        if isinstance(trial, StoppedTrial):
+            continue  # Its last epoch is no fair comparison with the others' ends.
         if protocol_of(trial.spec) == protocol and wanted(trial.spec):
             groups.setdefault(without_seed(trial.spec), []).append(trial)
     return tuple(Replicates(tuple(trials)) for trials in groups.values())

@@ -64,7 +64,21 @@ class PendingTrial:
     spec: Json
 
 
-Trial = TrialResult | FailedTrial | PendingTrial
+@dataclass(frozen=True)
+class StoppedTrial:
+    """A trial that ended early because it fell behind its siblings: it has no scores to compare."""
+
+    id: str
+    name: str
+    stages: tuple[str, ...]
+    spec: Json
+    epoch: float
+    """At whose end it was stopped."""
+    epochs: int
+    """That it would have trained for."""
+
+
+Trial = TrialResult | FailedTrial | StoppedTrial | PendingTrial
 
 
 @dataclass(frozen=True)
@@ -149,8 +163,13 @@ class SweepResults:
         return tuple(trial for trial in self.trials.values() if isinstance(trial, FailedTrial))
 
     @property
+    def stopped_early(self) -> tuple[StoppedTrial, ...]:
+        """Trials that were stopped early, in plan order."""
+        return tuple(trial for trial in self.trials.values() if isinstance(trial, StoppedTrial))
+
+    @property
     def pending(self) -> tuple[PendingTrial, ...]:
-        """Trials that are neither done nor failed, in plan order."""
+        """Trials that have not ended in any way, in plan order."""
         return tuple(trial for trial in self.trials.values() if isinstance(trial, PendingTrial))
 
 
@@ -254,7 +273,7 @@ def read_failure(file: Path, trial_id: str) -> Json:
 def _trial(folder: Path, pending: PendingTrial, problems: list[Problem]) -> Trial:
     """The trial that a folder holds: its result if there is one, else its failure, else pending."""
     result_file, failure_file = folder / "result.json", folder / "failure.json"
-    for file in (result_file, failure_file):
+    for file in (result_file, failure_file, folder / "stopped.json"):
         if leads_out(file, folder.parent):
             message = (
                 "a link to outside the sweep's folder is not read; the trial counts as not done"
@@ -282,7 +301,24 @@ def _trial(folder: Path, pending: PendingTrial, problems: list[Problem]) -> Tria
             guard(hide_secrets(str(failure.get("message") or "")), privacy),
             guard(hide_secrets(str(failure.get("traceback") or "")), privacy),
         )
-    return pending
+    return _stopped(folder / "stopped.json", pending, problems)
+
+
+def _stopped(file: Path, pending: PendingTrial, problems: list[Problem]) -> Trial:
+    """A trial without result or failure, which may have been stopped early."""
+    if not file.exists():
+        return pending
+    try:
+        record = as_object(read_json(file), "an early end")
+        epoch, epochs = record.get("epoch"), record.get("epochs")
+        if not isinstance(epoch, int | float) or not isinstance(epochs, int):
+            raise UnusableError("`epoch` and `epochs` must be numbers")
+    except UnusableError as error:
+        problems.append(Problem(str(file), "", f"{error}; the trial counts as not run"))
+        return pending
+    return StoppedTrial(
+        pending.id, pending.name, pending.stages, pending.spec, float(epoch), epochs
+    )
 
 
 def _result(record: Json, pending: PendingTrial, problems: list[Problem]) -> TrialResult:

@@ -23,7 +23,7 @@ def sweep_status(folder: Path) -> dict[str, Any]:
         folder: `runs/<sweep>`.
 
     Returns:
-        `sweep`, `trials` (total, done, failed, pending), `failures` (id, name, reason, message),
+        `sweep`, `trials` (total, done, failed, stopped_early, pending), `failures` (id, name, reason, message),
         `tables` (paths of the tables that are there, by name and format) and `tracking` (uri,
         delivered, reason; None where no sweep has left word of it).
 
@@ -45,6 +45,7 @@ def sweep_status(folder: Path) -> dict[str, Any]:
             "total": len(sweep.trials),
             "done": len(sweep.done),
             "failed": len(sweep.failed),
+            "stopped_early": len(sweep.stopped_early),
             "pending": len(sweep.pending),
         },
         "failures": [

@@ -22,6 +22,7 @@ from reports.render_markdown import render_markdown
 from reports.results import (
     FailedTrial,
     PendingTrial,
+    StoppedTrial,
     SweepResults,
     TrialResult,
     read_sweep,
@@ -52,7 +53,10 @@ from reports.trial_files import read_steps, read_updates
 from reports.write import ReportPaths
 
 _FAILURE_TAGS = ("failure_reason", "failure_message")
-_END_TAGS = (*_FAILURE_TAGS, RESULT_DIGEST)
+_STOPPED_EARLY = "stopped_early"
+"""Tag of a trial's run that ended because the trial fell behind its siblings."""
+
+_END_TAGS = (*_FAILURE_TAGS, _STOPPED_EARLY, RESULT_DIGEST)
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ class Tracker:
         if replies.text:
             self._runs.client.log_text(run_id, replies.text, REPLIES_FILE)
             tags[TABLES_TAG] = json.dumps([{"path": REPLIES_FILE, "type": "table"}])
-        self._take_away(run, _FAILURE_TAGS)
+        self._take_away(run, (*_FAILURE_TAGS, _STOPPED_EARLY))
         self._runs.client.set_terminated(run_id, "FINISHED", end_time=ended)
         self._runs.log(run_id, tags=tags)
         self.delivered.add(result.id)
@@ -214,22 +218,26 @@ class Tracker:
             self._take_away(self._runs.client.get_run(run_id), (RESULT_DIGEST,))
 
     @masked
-    def stop_trial(self, trial_id: str) -> None:
+    def stop_trial(self, trial_id: str, *, early: bool = False) -> None:
         """End the trial's run as KILLED: it neither runs nor has ended; `start_trial` continues it.
 
         Args:
             trial_id: a trial that has a run.
+            early: whether it was stopped because it fell behind its siblings, which a tag then says.
         """
         run_id = self._find(trial_id)
         if run_id is not None:
             self._close(run_id)
+            if early:
+                self._runs.client.set_tag(run_id, _STOPPED_EARLY, "true")
 
     @masked
     def reconcile(self, sweep_folder: Path, running: Collection[str] = ()) -> Reconciliation:
         """Make the store say what the results folder says; changes nothing the second time.
 
         Afterwards every finished trial has exactly one run, FINISHED, with its result; every failed
-        trial one that FAILED; every running trial one that is RUNNING; and every other run there is
+        trial one that FAILED; every one stopped early one that is KILLED and tagged; every
+        running trial one that is RUNNING; and every other run there is
         of a planned trial is KILLED.
 
         Args:
@@ -261,7 +269,11 @@ class Tracker:
         failed = [trial for trial in sweep.failed if trial.id not in running]
         for failure in failed:
             self._reconcile_failure(runs.get(failure.id), failure)
-        settled = {trial.id for trial in sweep.done} | {trial.id for trial in failed}
+        stopped = [trial for trial in sweep.stopped_early if trial.id not in running]
+        for early in stopped:
+            self._reconcile_early_stop(runs.get(early.id), early)
+        settled = {trial.id for trial in sweep.done}
+        settled |= {trial.id for trial in failed} | {trial.id for trial in stopped}
         for trial_id, found in runs.items():
             run, planned = found[0], sweep.trials.get(trial_id)
             if trial_id in settled or trial_id in running:
@@ -294,6 +306,7 @@ class Tracker:
             "trials/done": len(sweep.done),
             "trials/failed": len(sweep.failed),
             "trials/pending": len(sweep.pending),
+            "trials/stopped_early": len(sweep.stopped_early),
         }
         known = self._runs.client.get_run(parent).data.metrics
         now = int(time.time() * 1000)
@@ -398,6 +411,19 @@ class Tracker:
         ):
             self._run_of(trial.id, trial.name, trial.spec, trial.stages, None)
             self.fail_trial(trial.id, trial.reason, trial.message)
+
+    def _reconcile_early_stop(self, runs: Sequence[Run] | None, trial: StoppedTrial) -> None:
+        """Make the run of a trial that was stopped early say so."""
+        run = runs[0] if runs else None
+        if (
+            run is None
+            or run.info.status != "KILLED"
+            or _STOPPED_EARLY not in run.data.tags
+            or run.data.tags.get("stage") != ",".join(trial.stages)
+            or run.data.tags.get("mlflow.parentRunId") != self._runs.parent()
+        ):
+            self._run_of(trial.id, trial.name, trial.spec, trial.stages, None)
+            self.stop_trial(trial.id, early=True)
 
     def _close(self, run_id: str) -> None:
         """End as KILLED the run of a trial that neither runs nor has ended."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from search_spaces.early_stop import read_early_stop
 from search_spaces.errors import Problem, SearchSpaceError, nearest_choice, shown_value
 from search_spaces.fields import check_value, is_list_field, trial_fields
 from search_spaces.space import NAME_RULE, SearchSpace, is_name
@@ -24,7 +25,8 @@ def apply_settings(space: SearchSpace, settings: tuple[str, ...]) -> SearchSpace
 
     Args:
         space: as its file says.
-        settings: `key=value`, values written as in YAML; `seeds` and `name` can be set too.
+        settings: `key=value`, values written as in YAML; `seeds`, `early_stop` and `name` can be
+            set too.
 
     Raises:
         SearchSpaceError: with everything that is wrong.
@@ -90,8 +92,12 @@ def _apply(space: SearchSpace, key: str, value: Any) -> tuple[SearchSpace, list[
         seeds, problems = _values("seed", key, value if isinstance(value, list) else [value])
         stages = tuple(replace(stage, seeds=tuple(seeds)) for stage in space.stages)
         return replace(space, stages=stages), problems
+    if key == "early_stop":
+        rule, problems = read_early_stop(value, _OPTION, key)
+        stages = tuple(replace(stage, early_stop=rule) for stage in space.stages)
+        return replace(space, stages=stages), problems
     if key not in trial_fields():
-        near = nearest_choice(key, [*trial_fields(), "seeds", "name"])
+        near = nearest_choice(key, [*trial_fields(), "seeds", "early_stop", "name"])
         return space, [Problem(_OPTION, key, "unknown field", shown_value(key), near)]
     many = isinstance(value, list) and not (
         is_list_field(key) and not any(isinstance(one, list) for one in value)

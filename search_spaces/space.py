@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from glob import escape, glob
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from search_spaces.early_stop import EarlyStop, read_early_stop
 from search_spaces.errors import (
     Problem,
     SearchSpaceError,
@@ -48,8 +49,11 @@ _BEST = re.compile(
     r"valid/(loss|(rouge1|rouge2|rougeL|meteor|bertscore_(precision|recall|f1))(_beam[1-9]\d*)?)"
 )
 _SEEDS_RULE = "seeds are replicates, of the search space or of a stage"
-_TOP_KEYS = ("name", "description", "defaults", "scales", "seeds", "stages")
-_STAGE_KEYS = ("name", "table", "from", "grid", "zip", "exclude", "methods", "seeds")
+_TOP_KEYS = ("name", "description", "defaults", "scales", "seeds", "early_stop", "stages")
+_STAGE_KEYS = (
+    *("name", "table", "from", "grid", "zip", "exclude", "methods", "seeds"),
+    "early_stop",
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Stage:
     table: Table | None = None
     """Which of the paper's tables shows it; absent: both."""
     seeds: tuple[int, ...] = (0,)
+    early_stop: EarlyStop | None = None
+    """Whether trials that fall behind end early; no part of a trial's identity."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,8 @@ class _Parser:
         seeds = self.seeds(data, ()) or (0,)
         defaults = self.fields(data.get("defaults"), ("defaults",))
         scales = self.scales(data.get("scales"))
-        stages = self.stages(data.get("stages"), seeds)
+        early_stop = self.early_stop(data, ())
+        stages = self.stages(data.get("stages"), seeds, early_stop)
         if self.problems:
             raise SearchSpaceError(self.problems)
         return SearchSpace(
@@ -228,6 +235,12 @@ class _Parser:
             return None
         values = self.values("seed", data["seeds"], (*path, "seeds"))
         return tuple(values)
+
+    def early_stop(self, data: Mapping[str, Any], path: Path_) -> EarlyStop | None:
+        place = self.file.place((*path, "early_stop"))
+        rule, problems = read_early_stop(data.get("early_stop"), self.file.name, place)
+        self.problems += problems
+        return rule
 
     def fields(self, value: object, path: Path_, *, seed: bool = False) -> dict[str, Any]:
         """Field-value pairs: every name known, every value right; `seed` only where it is read."""
@@ -302,7 +315,9 @@ class _Parser:
                 axes[name] = tuple(self.values(name, values, (*path, name), paired=paired))
         return axes
 
-    def stages(self, value: object, seeds: tuple[int, ...]) -> tuple[Stage, ...]:
+    def stages(
+        self, value: object, seeds: tuple[int, ...], early_stop: EarlyStop | None
+    ) -> tuple[Stage, ...]:
         if value is None:
             return ()
         if not isinstance(value, list) or not value:
@@ -315,7 +330,8 @@ class _Parser:
                 self.wrong(path, "must be a mapping with `name` and `methods`", data)
                 continue
             stage = self.stage(data, path, [s.name for s in stages], seeds)
-            stages.append(stage)
+            own = "early_stop" in data
+            stages.append(stage if own else replace(stage, early_stop=early_stop))
         return tuple(stages)
 
     def stage(
@@ -364,6 +380,7 @@ class _Parser:
             winner_of=self.winner_of(data.get("from"), (*path, "from"), earlier),
             table=table,
             seeds=self.seeds(data, path) or seeds,
+            early_stop=self.early_stop(data, path),
         )
 
     def rule(self, value: object, path: Path_) -> dict[str, Any]:

@@ -200,7 +200,13 @@ class Soak:
                 if expected[trial][part] != found[trial][part]:
                     self.tally.wrong.append(f"{out}: {trial}: {part} differ")
         status = json.loads((folder / "status.json").read_text())
-        counts = {"total": len(expected), "done": len(expected), "failed": 0, "pending": 0}
+        counts = {
+            "total": len(expected),
+            "done": len(expected),
+            "failed": 0,
+            "stopped_early": 0,
+            "pending": 0,
+        }
         if status["trials"] != counts:
             self.tally.wrong.append(f"{out}: status.json says {status['trials']}")
         leftovers = [

@@ -200,7 +200,13 @@ def test_a_result_that_is_not_whole_is_to_be_made_again(
     status = run(["status", str(out / "faulty"), "--json"], place)
     pending = [trial["id"] for trial in plan.json["trials"] if trial["status"] == "pending"]
     assert pending == [victim]
-    assert status.json["trials"] == {"total": 7, "done": 6, "failed": 0, "pending": 1}
+    assert status.json["trials"] == {
+        "total": 7,
+        "done": 6,
+        "failed": 0,
+        "stopped_early": 0,
+        "pending": 1,
+    }
 
 
 @pytest.mark.slow

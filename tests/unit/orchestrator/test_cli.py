@@ -208,9 +208,9 @@ def test_an_interrupted_sweep_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("trials", "code"),
     [
-        ({"total": 2, "done": 2, "failed": 0, "pending": 0}, 0),
-        ({"total": 2, "done": 1, "failed": 1, "pending": 0}, 1),
-        ({"total": 2, "done": 1, "failed": 0, "pending": 1}, 1),
+        ({"total": 2, "done": 2, "failed": 0, "stopped_early": 0, "pending": 0}, 0),
+        ({"total": 2, "done": 1, "failed": 1, "stopped_early": 0, "pending": 0}, 1),
+        ({"total": 2, "done": 1, "failed": 0, "stopped_early": 0, "pending": 1}, 1),
     ],
 )
 def test_exit_codes_tell_how_a_sweep_ended(
