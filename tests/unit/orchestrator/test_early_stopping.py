@@ -34,7 +34,7 @@ def race(folder: SweepFolder, *ids: str, **curves: list[float]) -> EarlyStopping
 
 
 def report(scheduler: EarlyStopping, trial_id: str, epoch: int, loss: float) -> None:
-    trial: Any = SimpleNamespace(trial_id=f"tune's own {trial_id}", config={"trial": trial_id})
+    trial: Any = SimpleNamespace(trial_id=f"tune's own {trial_id}", config={"group": trial_id})
     scheduler.on_trial_add(None, trial)
     result = {"epoch": epoch, "step": 10 * epoch, "total_steps": 40, "valid_loss": loss}
     assert scheduler.on_trial_result(None, trial, result) == "CONTINUE"
