@@ -102,8 +102,8 @@ class Member:
             self._attempt, _ = begin_attempt(task, identity, shapes, most)
             use_cache = base.config.use_cache
             config = sft_config(spec, len(train), self._attempt.batch, task.workdir)
-            trainer: Any = make_trainer(model, tokenizer, spec, train, config)
             # The order alone is wanted: the pairs are here, as arrays.
+            trainer: Any = make_trainer(model, tokenizer, spec, train[:1], config)
             trainer.train_dataset, trainer.data_collator = list(range(len(train))), list
             self._loader = trainer.get_train_dataloader()
             trainer.create_optimizer()
