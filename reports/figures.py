@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ def sweep_figures(sweep: SweepResults) -> tuple[DrawnFigure, ...]:
 
 _SMOOTHING = 20
 """A curve of at least twice as many points is drawn as a running mean."""
+
+_MOST_CURVES = 200
+"""More are no picture that says anything, and take minutes to draw."""
 
 _Curve = list[tuple[int, float]]
 """Steps with their values, in order."""
@@ -276,6 +280,11 @@ def _losses(sweep: SweepResults) -> DrawnFigure | None:
             curves.append((trial, (train, valid)))
     if not curves:
         return None
+    count = len(curves)
+    if count > _MOST_CURVES:
+        lowest = sorted(curves, key=lambda one: _last_loss(one[0]))[:_MOST_CURVES]
+        kept = {trial.id for trial, _ in lowest}
+        curves = [one for one in curves if one[0].id in kept]
     figure = Figure(figsize=(7.8, 3.1), layout="constrained")
     grid = figure.subplots(1, 2, sharey=True, squeeze=False)[0]
     titles = ("Training loss", "Validation loss")
@@ -284,10 +293,16 @@ def _losses(sweep: SweepResults) -> DrawnFigure | None:
     return draw(
         "losses",
         "Losses by step",
-        f"Training and validation loss of {len(curves)} trials by optimiser step; long curves are"
+        f"Training and validation loss of {len(curves)} trials"
+        + (f" of {count}, those of the lowest validation loss," if count > len(curves) else "")
+        + " by optimiser step; long curves are"
         f" running means over a {_SMOOTHING}th of their points.",
         figure,
     )
+
+
+def _last_loss(trial: TrialResult) -> float:
+    return trial.scores.get("valid/loss", math.inf)
 
 
 def _rewards(sweep: SweepResults) -> list[DrawnFigure]:

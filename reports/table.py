@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import cached_property
 from typing import Literal
 
 from reports.fields import DASH
@@ -115,7 +116,7 @@ class Table:
         """Whether the study's numbers stand beside any of ours."""
         return any(row.has_published for row in self.rows)
 
-    @property
+    @cached_property
     def numeric_labels(self) -> tuple[bool, ...]:
         """For each label column, whether its values are numbers."""
         return tuple(

@@ -226,7 +226,13 @@ def test_status_comes_from_the_files(own_grid: Path) -> None:
     status = sweep_status(own_grid)
     assert list(status) == ["sweep", "trials", "failures", "tables", "tracking"]
     assert status["sweep"] == "paper_grid"
-    assert status["trials"] == {"total": 22, "done": 18, "failed": 2, "pending": 2}
+    assert status["trials"] == {
+        "total": 22,
+        "done": 18,
+        "failed": 2,
+        "stopped_early": 0,
+        "pending": 2,
+    }
     assert status["failures"][0] == {
         "id": trial_id(4),
         "name": "laptop-medium_sft_v2_lr1e-04_bs1_s1",

@@ -77,7 +77,8 @@ def test_every_problem_is_told_at_once_with_its_line_and_the_nearest_name() -> N
     )
     prefix = "grid.yaml: "
     assert told == [
-        prefix + "nam (line 1): unknown key (known: defaults, description, name, scales, seeds, "
+        prefix
+        + "nam (line 1): unknown key (known: defaults, description, early_stop, name, scales, seeds, "
         "stages), got 'nam'; did you mean name?",
         prefix + "line 1: `name` is missing",
         prefix + "seeds[1] (line 6): must be greater than or equal to 0, got -1",
@@ -89,8 +90,8 @@ def test_every_problem_is_told_at_once_with_its_line_and_the_nearest_name() -> N
         prefix + "scales.laptop.max_lenth (line 5): unknown field, got 'max_lenth'; "
         "did you mean max_length?",
         prefix
-        + "stages[0].tabel (line 9): unknown key (known: exclude, from, grid, methods, name, "
-        "seeds, table, zip), got 'tabel'; did you mean table?",
+        + "stages[0].tabel (line 9): unknown key (known: early_stop, exclude, from, grid, methods, "
+        "name, seeds, table, zip), got 'tabel'; did you mean table?",
         prefix + "stages[0].name (line 8): must be letters, digits, `_`, `.` and `-`, at most 100 "
         "(it names a folder), and no name that the system or the results folder uses, got 'a b'",
         prefix + "stages[0].grid.lr (line 11): unknown field, got 'lr'; "
