@@ -47,16 +47,16 @@ def _set_clock_back() -> None:
 
 
 def _patch_select(module: ModuleType) -> None:
-    train = module.train
+    train_task = module.train_task
 
-    def faulty(spec: Any, *rest: Any, **named: Any) -> Any:
+    def faulty(task: Any) -> Any:
         global _fault
-        _fault = FAULTS.get(spec.training.learning_rate, "")
+        _fault = FAULTS.get(task.spec.training.learning_rate, "")
         if _fault == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        return train(spec, *rest, **named)
+        return train_task(task)
 
-    module.train = faulty  # type: ignore[attr-defined]
+    module.train_task = faulty  # type: ignore[attr-defined]
 
 
 def _patch_trl(module: ModuleType) -> None:

@@ -44,7 +44,7 @@ def test_it_is_the_cross_entropy(family: str, request: pytest.FixtureRequest) ->
 @pytest.mark.parametrize("peft_type", ["prefix", "prompt", "p-tuning"])
 def test_virtual_tokens_have_no_loss(tiny_gpt2: Path, peft_type: PeftType) -> None:
     base, tokenizer = load_model(tiny_gpt2)
-    model = delta._adapt(base, DeltaSettings(peft_type=peft_type, num_virtual_tokens=5))
+    model = delta.adapt(base, DeltaSettings(peft_type=peft_type, num_virtual_tokens=5))
     examples = examples_of(tokenizer)
     assert mean_token_loss(model, examples) == pytest.approx(by_hand(model.eval(), examples))
 
