@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.plan import Plan
-from orchestrator.storage import SweepFolder
+from orchestrator.plan import Plan, metric_versions
+from orchestrator.storage import SweepFolder, write_json
 from search_spaces.identity import spec_from_dict, spec_to_dict
+from trainers.storage import cache_folder
 
 _NAMES = ("echo", "fixed")
 
@@ -28,8 +33,8 @@ class Workers(Protocol):
 class Floors:
     """Brings `floors.json` up to date: one entry a floor, test set and way of scoring.
 
-    Floors that are there already for the same test set, metrics and corpus are kept; the others are
-    computed beside the trials.
+    Floors that are known already for the same test set, metrics and corpus are kept, whichever sweep
+    they were computed for; the others are computed beside the trials.
 
     Args:
         folder: the sweep's.
@@ -48,11 +53,14 @@ class Floors:
         Args:
             plan: the sweep's, as far as it is known.
         """
-        missing = [
-            (key, spec)
-            for key, spec in _test_sets(plan).items()
-            if key not in self.calls and not all(f"{f} {key}" in self.known for f in _NAMES)
-        ]
+        missing = []
+        for key, spec in _test_sets(plan).items():
+            if key in self.calls or all(f"{floor} {key}" in self.known for floor in _NAMES):
+                continue
+            if (kept := _kept(key)) is None:
+                missing.append((key, spec))
+            else:
+                self._take(key, kept)
         if missing:
             calls = self.workers.begin(
                 floors_of, [(spec, plan.corpus.content_hash) for _, spec in missing]
@@ -69,14 +77,43 @@ class Floors:
         for key, floors in zip(
             self.calls, self.workers.wait(list(self.calls.values())), strict=True
         ):
-            for floor in floors:
-                name = f"{floor['floor']} {key}"
-                self.known[name] = {"key": name, **floor}
+            _keep(key, floors)
+            self._take(key, floors)
         done = {trial.id for trial in plan.trials if self.folder.result(trial.id) is not None}
         wanted = _test_sets(plan, done)
         names = [f"{floor} {key}" for key in wanted for floor in _NAMES]
         entries = [self.known[name] for name in names if name in self.known]
         self.folder.write_json("floors.json", entries)
+
+    def _take(self, key: str, floors: Sequence[Mapping[str, Any]]) -> None:
+        for floor in floors:
+            name = f"{floor['floor']} {key}"
+            self.known[name] = {"key": name, **floor}
+
+
+def _cache_file(key: str) -> Path:
+    return cache_folder() / "floors" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+
+def _keep(key: str, floors: Sequence[Mapping[str, Any]]) -> None:
+    if not floors:
+        return
+    with suppress(OSError):  # The next sweep computes them again.
+        write_json(_cache_file(key), floors)
+
+
+def _kept(key: str) -> list[dict[str, Any]] | None:
+    """Floors that some sweep has computed for the same test set; None where they are not whole."""
+    try:
+        floors = json.loads(_cache_file(key).read_bytes())
+        whole = [floor["floor"] for floor in floors if _all_finite(floor["scores"].values())]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return floors if whole == list(_NAMES) else None
+
+
+def _all_finite(values: Iterable[object]) -> bool:
+    return all(isinstance(value, float) and math.isfinite(value) for value in values)
 
 
 def _test_sets(plan: Plan, only: set[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -91,6 +128,7 @@ def _test_sets(plan: Plan, only: set[str] | None = None) -> dict[str, dict[str, 
         parts["corpus"] = {k: v for k, v in spec["corpus"].items() if k != "privacy"}
         parts["decoding"] = {name: spec["decoding"][name] for name in ("protocol", "beams")}
         parts["content_hash"] = plan.corpus.content_hash
+        parts["versions"] = metric_versions(trial.spec)
         found.setdefault(json.dumps(parts, sort_keys=True), spec)
     return found
 
