@@ -36,3 +36,16 @@ def test_workers_killed_in_shared_phases(tmp_path: Path, tiny_gpt2: Path) -> Non
     print(tally.text())
     assert tally.clean, tally.text()
     assert tally.kills["worker"] >= 8
+
+
+@pytest.mark.timeout(900)
+def test_workers_killed_while_their_trials_train_together(tmp_path: Path, tiny_gpt2: Path) -> None:
+    """Four trials in two groups; after two deaths each goes on alone."""
+    lora = [{**METHODS[1], "rank": rank} for rank in (2, 3, 4, 5)]
+    one = prepare(tmp_path / "place", 3, epochs=40, grid=ONE_TRIAL, model=tiny_gpt2, methods=lora)
+    one.pause_s, one.weights, one.fuse = (2.0, 7.0), (1, 0, 0, 0), True
+    tally = soak(one, kills=4)
+    print(tally.text())
+    assert tally.clean, tally.text()
+    assert tally.kills["worker"] >= 4
+    assert "4 trials train together, in 2 groups" in one.log("calm")
