@@ -31,7 +31,8 @@ def test_kills_lose_nothing_and_change_nothing(tmp_path: Path, tiny_gpt2: Path) 
 def test_workers_killed_in_shared_phases(tmp_path: Path, tiny_gpt2: Path) -> None:
     """Two trials at a time, that wait for one another's phases and die in their own."""
     one = prepare(tmp_path / "place", 2, epochs=12, grid=ONE_TRIAL, model=tiny_gpt2, methods=PHASED)
-    one.pause_s, one.weights = (2.0, 7.0), (1, 0, 0, 0)
+    # So far apart that the one trial of the first stage gets further between them.
+    one.pause_s, one.weights = (6.0, 12.0), (1, 0, 0, 0)
     tally = soak(one, kills=8)
     print(tally.text())
     assert tally.clean, tally.text()
