@@ -16,10 +16,9 @@ $(STAMP): pyproject.toml constraints.txt .ci/setup
 sweep: $(STAMP) ## the paper's grid on the bundled corpus, report at the end
 	$(BIN)/python -m orchestrator sweep paper_grid
 
-# A file of tests at a time on each core, those with whole sweeps first, so that none is last alone;
-# more threads in each would only be in each other's way.
+# A file of tests at a time on each core; more threads in each would only be in each other's way.
 test: $(STAMP) ## every test but the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## minutes-long tests
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -53,9 +53,3 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of whole sweeps come first: they wait more than they compute."""
-    whole = ("flow", "faults")
-    items.sort(key=lambda item: not any(part in whole for part in item.path.parts))

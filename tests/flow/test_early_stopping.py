@@ -95,6 +95,7 @@ def test_tables_and_mlflow_keep_them_apart(place: Path, raced: dict[str, Any]) -
     assert [one.info.status for one in early] == ["KILLED", "KILLED"]
 
 
+@pytest.mark.slow
 def test_a_rerun_leaves_them_and_one_without_early_stopping_completes_them(
     place: Path, raced: dict[str, Any]
 ) -> None:

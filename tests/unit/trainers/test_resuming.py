@@ -70,7 +70,14 @@ def disturb_random_numbers() -> None:
     np.random.rand()
 
 
-@pytest.mark.parametrize("name", METHODS)
+OFTEN = ("sft", "lora", "acts")
+"""Methods that every run of the tests stops; the others' trained parts go the same ways."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in METHODS],
+)
 def test_stopped_at_some_steps(
     tiny_gpt2: Path, tmp_path: Path, undisturbed: Any, name: str
 ) -> None:
